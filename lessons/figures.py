@@ -1,0 +1,177 @@
+"""Every picture of the lessons, in one style: direct labels, a palette that colour-blind readers can tell apart,
+a title that says the finding. Functions draw with matplotlib and return the figure's axes."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+# Okabe & Ito (2008), without yellow, which is hard to see on white.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+GREY, INK = "#8C8C8C", "#222222"
+PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
+
+STYLE = {
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "lines.linewidth": 2,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "image.interpolation": "nearest",
+}
+
+
+def pyplot():
+    """matplotlib.pyplot with the style of the lessons."""
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+
+    plt.rcParams.update(STYLE | {"axes.prop_cycle": cycler(color=PALETTE)})
+    return plt
+
+
+def to_image(picture: Tensor) -> Tensor:
+    """(3, H, W) or (H, W), uint8 or float in [0, 1] -> what matplotlib shows, on the CPU."""
+    picture = picture.detach().cpu()
+    if picture.dtype != torch.uint8:
+        picture = picture.float().clamp(0, 1)
+    return picture.permute(1, 2, 0) if picture.ndim == 3 else picture
+
+
+def panels(rows: int, columns: int, width: float = 1.1, height: float | None = None):
+    """A grid of `rows` x `columns` axes without ticks, each `width` inches wide; (figure, flat list of axes)."""
+    plt = pyplot()
+    figure, grid = plt.subplots(rows, columns, figsize=(columns * width, rows * (height or width)), squeeze=False)
+    for axis in grid.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    return figure, list(grid.flat)
+
+
+def grid(pictures: Tensor, titles: Sequence[str] = (), *, columns: int = 8, width: float = 1.1, title: str = ""):
+    """Pictures (N, 3, H, W) or maps (N, H, W) side by side, each with its title if there are titles."""
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure, axes = panels(rows, columns, width, width * (1.25 if titles else 1.05))
+    for axis, picture in zip(axes, pictures, strict=False):
+        axis.imshow(to_image(picture), cmap="gray")
+    for axis, text in zip(axes, titles, strict=False):
+        axis.set_title(text, fontsize=8, fontweight="normal", loc="center", pad=3)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return axes
+
+
+def maps(values: Tensor, titles: Sequence[str] = (), *, columns: int = 8, width: float = 1.1, signed: bool = False):
+    """Number maps (N, H, W) as heat maps on one common scale; `signed` centres the colours on zero."""
+    columns = min(columns, len(values))
+    rows = -(-len(values) // columns)
+    _, axes = panels(rows, columns, width, width * (1.25 if titles else 1.05))
+    top = values.abs().max().item() or 1.0
+    limits = {"vmin": -top, "vmax": top, "cmap": "PuOr"} if signed else {"vmin": 0, "vmax": top, "cmap": "viridis"}
+    for axis, value in zip(axes, values, strict=False):
+        axis.imshow(value.detach().cpu(), **limits)
+    for axis, text in zip(axes, titles, strict=False):
+        axis.set_title(text, fontsize=8, fontweight="normal", loc="center", pad=3)
+    return axes
+
+
+def curves(
+    lines: Mapping[str, Sequence[float] | tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    x: str = "step",
+    y: str = "training loss",
+    baselines: Mapping[str, float] | None = None,
+    styles: Mapping[str, dict] | None = None,
+    axis=None,
+    size: tuple[float, float] = (7.2, 3.6),
+):
+    """Lines, each labelled at its end; a value is y alone, or (x, y). `baselines` are dashed horizontal lines, such
+    as ln K for "has learned nothing"; `styles` gives matplotlib arguments per line."""
+    axis = axis or pyplot().subplots(figsize=size)[1]
+    ends = []
+    for number, (label, line) in enumerate(lines.items()):
+        xs, ys = line if isinstance(line, tuple) else (range(1, len(line) + 1), line)
+        look = {"color": PALETTE[number % len(PALETTE)]} | dict((styles or {}).get(label, {}))
+        axis.plot(xs, ys, **look)
+        ends.append([label, xs[-1], ys[-1], look["color"]])
+    for label, value in (baselines or {}).items():
+        axis.axhline(value, color=GREY, linestyle="--", linewidth=1)
+        axis.annotate(label, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY, fontsize=9)
+    _label_ends(axis, ends)
+    axis.set(title=title, xlabel=x, ylabel=y)
+    return axis
+
+
+def _label_ends(axis, ends: list[list]) -> None:
+    """Write each label right of its line's end, moved up where two would overlap."""
+    low, high = axis.get_ylim()
+    to_axes = axis.transData + axis.transAxes.inverted()  # label places in shares of the axes, so that logs work too
+    places = sorted(([to_axes.transform((x, min(max(y, low), high))), label, color] for label, x, y, color in ends), key=lambda p: p[0][1])
+    lowest = -1.0
+    for (x, y), label, color in places:
+        lowest = max(y, lowest + 0.07)
+        axis.annotate(label, (x + 0.015, lowest), xycoords="axes fraction", color=color, fontsize=9, va="center", annotation_clip=False)
+
+
+def bars(
+    values: Mapping[str, float],
+    *,
+    title: str,
+    x: str = "accuracy",
+    errors: Mapping[str, float] | None = None,
+    marks: Mapping[str, float] | None = None,
+    controls: Sequence[str] = (),
+    percent: bool = True,
+    axis=None,
+):
+    """Horizontal bars with their numbers; `controls` (what must fail) are grey, `marks` are dashed lines (chance)."""
+    axis = axis or pyplot().subplots(figsize=(7.2, 0.5 + 0.42 * len(values)))[1]
+    form = (lambda v: f"{100 * v:.1f} %") if percent else (lambda v: f"{v:.3g}")
+    for row, (label, value) in enumerate(values.items()):
+        error = (errors or {}).get(label)
+        axis.barh(row, value, xerr=error, color=GREY if label in controls else BLUE, height=0.7, error_kw={"ecolor": INK})
+        axis.annotate(form(value), (value + (error or 0), row), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    for label, value in (marks or {}).items():
+        axis.axvline(value, color=INK, linestyle="--", linewidth=1)
+        axis.annotate(label, (value, len(values) - 0.5), (3, 2), textcoords="offset points", fontsize=8, va="bottom")
+    axis.set_yticks(range(len(values)), list(values))
+    axis.set_ylim(len(values) - (0.1 if marks else 0.4), -0.6)
+    axis.grid(axis="y", visible=False)
+    if percent:
+        axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axis.margins(x=0.12)
+    axis.set(title=title, xlabel=x)
+    return axis
+
+
+def explore(draw: Callable[..., object], **controls):
+    """Let the reader turn `draw(**values)`: sliders and menus (ipywidgets.interact's abbreviations: (low, high),
+    a list, a bool) in a live notebook. In a headless run, whose output is kept, draws the first setting once."""
+    if os.environ.get("LESSONS_HEADLESS") == "1":
+        draw(**{name: _first(control) for name, control in controls.items()})
+        return
+    import ipywidgets
+
+    ipywidgets.interact(draw, **controls)
+
+
+def _first(control):
+    """The value ipywidgets starts with: the middle of a range, the first of a list, the value itself."""
+    if isinstance(control, tuple) and len(control) >= 2 and all(isinstance(end, (int, float)) for end in control):
+        middle = control[0] + (control[1] - control[0]) / 2
+        return int(middle) if all(isinstance(end, int) for end in control) else middle
+    return control[0] if isinstance(control, (list, tuple)) else getattr(control, "value", control)

@@ -1,0 +1,131 @@
+"""How a notebook runs here: which device, which scale, which data, which seed."""
+
+import os
+import platform
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch.nn import Module
+
+from . import course, data
+from .errors import DataError, SettingError
+
+SCALES = ("smoke", "cpu", "gpu")
+SOURCES = ("auto", "real", "scenes")
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """What `start` decided. `device`: where tensors live; `scale`: "smoke", "cpu" or "gpu"; `source`: what to
+    ask `lessons.data` for, "real" or "scenes" ("auto" when the hub has yet to deliver); `seed`: the one seed of the notebook."""
+
+    lesson: course.Lesson
+    device: torch.device
+    scale: str
+    source: str
+    seed: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def pick(self, *, smoke: T, cpu: T, gpu: T) -> T:
+        """The value for this scale: the only place where a notebook's code depends on it."""
+        return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[self.scale]
+
+    def precision(self, family: str) -> torch.dtype | None:
+        """bfloat16 where it is faster here for this family of networks ("conv" or "transformer"), else None.
+
+        On a GPU both families gain. On a CPU convolutions gain about 2x where the AMX instructions exist and lose
+        elsewhere; transformers lose, because the fused attention has a slow bfloat16 backward pass there.
+        """
+        if family not in ("conv", "transformer"):
+            raise SettingError(f"family is {family!r}; expected 'conv' or 'transformer'.")
+        if self.device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        return torch.bfloat16 if self.device.type == "cpu" and family == "conv" and _has_amx() else None
+
+    def autocast(self, family: str):
+        """Context manager that computes in `precision(family)`; does nothing where that is None."""
+        dtype = self.precision(family)
+        return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
+
+    def place(self, network: Module, family: str) -> Module:
+        """`network` on the device; convolutional ones with channels last in memory, which is faster on CPU and CUDA."""
+        if family == "conv" and self.device.type in ("cpu", "cuda"):
+            return network.to(self.device, memory_format=torch.channels_last)
+        return network.to(self.device)
+
+    def seconds(self) -> float:
+        """Wall-clock seconds since `start`."""
+        return time.perf_counter() - self.started
+
+    def hardware(self) -> str:
+        """The device in words, such as "2 CPU cores" or "NVIDIA H100"."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        if self.device.type == "mps":
+            return f"Apple GPU ({platform.machine()})"
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return f"{cores} CPU core{'s' if cores != 1 else ''}"
+
+
+def start(lesson: int, *, seed: int = 0) -> Run:
+    """Prepare lesson `lesson` (1 to 11): read the three switches, choose the rest, seed, and say so in one line.
+
+    LESSONS_SCALE (smoke, cpu, gpu; by itself gpu where there is an accelerator, else cpu), LESSONS_DATA (auto,
+    real, scenes; auto takes the real data when it can be had) and LESSONS_DATA_DIR (a folder that holds it).
+    Raises SettingError for a value that is not allowed, DataError when LESSONS_DATA=real and there is none.
+    """
+    step = course.lesson(lesson)
+    scale = _switch("LESSONS_SCALE", SCALES, None)
+    wanted = _switch("LESSONS_DATA", SOURCES, "auto")
+    device = _device()
+    scale = scale or ("cpu" if device.type == "cpu" else "gpu")
+    source, reason = _source(step.data, wanted)
+    torch.manual_seed(seed)
+    run = Run(step, device, scale, source, seed)
+    print(f"Lesson {step.number:02d} {step.title}: {scale} scale on {run.hardware()}; {reason}; seed {seed}.")
+    return run
+
+
+def _switch(name: str, allowed: tuple[str, ...], default: str | None) -> str | None:
+    value = os.environ.get(name, "").strip().lower()
+    if value and value not in allowed:
+        raise SettingError(f"{name} is {value!r}. Allowed: {', '.join(allowed)}. Unset it to let the notebook choose.")
+    return value or default
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _source(name: str, wanted: str) -> tuple[str, str]:
+    """(what to ask lessons.data for, a phrase for the reader). Data that is wanted but not there is an error right here."""
+    if wanted == "scenes":
+        return "scenes", "built-in scenes, as LESSONS_DATA=scenes asks"
+    place = data.available(name)
+    if place:
+        where = {"folder": "the folder LESSONS_DATA_DIR", "cache": "the cache", "hub": "the hub (one download)"}[place]
+        # A download may fail halfway: then "auto" still ends in the scenes, unless the reader insisted.
+        return ("auto" if place == "hub" and wanted == "auto" else "real"), f"{data.SETS[name].title} from {where}"
+    if wanted == "real":
+        raise DataError(data.how_to_get(name))
+    return "scenes", (
+        f"built-in scenes, because {data.SETS[name].title} is neither in LESSONS_DATA_DIR nor in the cache and "
+        "the hub does not answer (connect, or name a folder in LESSONS_DATA_DIR, to change that)"
+    )
+
+
+@cache
+def _has_amx() -> bool:
+    """Whether the CPU has bfloat16 matrix tiles. Only Linux tells; elsewhere float32 is the safe choice."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False

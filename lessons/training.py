@@ -1,0 +1,294 @@
+"""The training loop of the lessons. Lesson 01 writes it out; from then on `fit` is that loop."""
+
+import copy
+import hashlib
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from . import store
+from .data import Pictures
+from .errors import LessonError, SettingError
+
+T = TypeVar("T")
+LossFunction = Callable[[nn.Module, tuple], Tensor | tuple[Tensor, dict[str, Tensor]]]
+
+
+class TrainingDiverged(LessonError):
+    """The loss is not a number any more. `history` holds what was measured before."""
+
+    def __init__(self, message: str, history: "History"):
+        super().__init__(message)
+        self.history = history
+
+
+@dataclass
+class History:
+    """What a training left behind: one loss (and learning rate) per step, further metrics, seconds on the clock."""
+
+    loss: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    def smooth(self, window: int = 20) -> list[float]:
+        """Mean of the last `window` losses at each step (fewer at the beginning)."""
+        total, means = 0.0, []
+        for step, loss in enumerate(self.loss):
+            total += loss - (self.loss[step - window] if step >= window else 0.0)
+            means.append(total / min(step + 1, window))
+        return means
+
+    def last(self, steps: int = 50) -> float:
+        """Mean loss of the last `steps` steps: the figure to compare runs of equal length by."""
+        tail = self.loss[-steps:]
+        return sum(tail) / len(tail) if tail else math.nan
+
+
+def to_input(images: Tensor) -> Tensor:
+    """Pictures as networks read them: uint8 in [0, 255] or float in [0, 1], (B, 3, H, W) -> float, about zero mean
+    and unit variance. The constants are fixed (natural pictures have mean 0.47 and deviation 0.25), so that nothing
+    of the test set leaks into them."""
+    scaled = images.float() / 255 if images.dtype == torch.uint8 else images
+    return (scaled - 0.5) / 0.25
+
+
+def batches(
+    pictures: Pictures, size: int, *, seed: int = 0, augment: Callable[..., Tensor] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches (input (B, 3, H, W) float, labels (B,) int64), reshuffled after each pass; the incomplete last
+    batch of a pass is left out. `augment(images, generator=...)` gets floats in [0, 1]. The order depends on `seed` only,
+    so two networks can be shown exactly the same pictures."""
+    if not 1 <= size <= len(pictures):
+        raise SettingError(f"The batch size is {size}, but there are {len(pictures)} pictures to draw from.")
+    order = torch.Generator().manual_seed(seed)
+    device = pictures.images.device
+    chance = torch.Generator(device).manual_seed(seed)
+    while True:
+        shuffled = torch.randperm(len(pictures), generator=order).to(device)
+        for index in shuffled[: len(pictures) // size * size].split(size):
+            images = pictures.images[index].float() / 255
+            yield to_input(augment(images, generator=chance) if augment else images), pictures.labels[index]
+
+
+def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """The loss function of plain classification, for `fit`."""
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def schedule(name: str, steps: int, warmup: float = 0.1) -> Callable[[int], float]:
+    """Factor on the learning rate at each step: rises linearly over the first `warmup` share of `steps`, then
+    "constant", "linear" to zero, "cosine" to zero (SGDR, Loshchilov & Hutter 2017, without restarts), or "step":
+    divided by 10 after 60 % and 85 % of the steps (He et al. 2016 divide at 50 % and 75 %)."""
+    shapes = {
+        "constant": lambda part: 1.0,
+        "linear": lambda part: 1 - part,
+        "cosine": lambda part: (1 + math.cos(math.pi * part)) / 2,
+        "step": lambda part: 0.1 ** ((part >= 0.6) + (part >= 0.85)),
+    }
+    if name not in shapes:
+        raise SettingError(f"schedule is {name!r}. Allowed: {', '.join(shapes)}.")
+    rising = round(steps * warmup)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return shapes[name]((step - rising) / max(1, steps - rising))
+
+    return factor
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Matrices and kernels decay; biases and normalisation parameters (one dimension) do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def fit(
+    model: nn.Module,
+    loss_function: LossFunction,
+    data: Iterable[tuple],
+    *,
+    steps: int,
+    optimizer: torch.optim.Optimizer,
+    shape: str = "cosine",
+    warmup: float = 0.1,
+    clip: float | None = None,
+    precision: torch.dtype | None = None,
+    after_step: Callable[[int], None] | None = None,
+    title: str = "training",
+) -> History:
+    """Train `model` for `steps` batches of `data` and return the history; the model is changed in place.
+
+    `loss_function(model, batch)` gives a scalar, or a scalar and a dict of scalars to record. The learning rates of
+    `optimizer` are multiplied by `schedule(shape, steps, warmup)`; `clip` bounds the gradient norm; `precision` is
+    the autocast type (`run.precision(...)`); `after_step(step)` runs after each update (moving averages, probes).
+    Interrupting keeps what was trained so far. Raises TrainingDiverged when the loss is not a number.
+    """
+    device = next(model.parameters()).device
+    factor = schedule(shape, steps, warmup)
+    base = [group["lr"] for group in optimizer.param_groups]
+    history, pending, start = History(), [], time.perf_counter()
+    check_every = 1 if device.type == "cpu" else 25  # reading a number off a GPU makes it wait
+    model.train()
+    with _progress(steps, title) as bar:
+        try:
+            for step, batch in enumerate(islice(data, steps)):
+                if _stop.is_set():
+                    raise KeyboardInterrupt
+                for group, rate in zip(optimizer.param_groups, base, strict=True):
+                    group["lr"] = rate * factor(step)
+                with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+                    result = loss_function(model, batch)
+                loss, metrics = result if isinstance(result, tuple) else (result, {})
+                loss.backward()
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                if after_step is not None:
+                    after_step(step)
+                pending.append((loss.detach(), metrics))
+                history.learning_rate.append(optimizer.param_groups[0]["lr"])
+                if (step + 1) % check_every == 0 or step + 1 == steps:
+                    _record(history, pending, title)
+                    bar.update(len(history.loss) - bar.n)
+                    bar.set_postfix(loss=f"{history.loss[-1]:.3f}", refresh=False)
+        except KeyboardInterrupt:
+            history.interrupted = True
+            _record(history, pending, title)
+            print(f"{title}: interrupted after {len(history.loss)} of {steps} steps; the model keeps what it learned.")
+        finally:
+            for group, rate in zip(optimizer.param_groups, base, strict=True):
+                group["lr"] = rate
+    history.seconds = time.perf_counter() - start
+    return history
+
+
+_stop = threading.Event()  # set when the reader interrupts trainings that run side by side
+
+
+def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[T]:
+    """Results of `jobs`, run as many at a time as there are CPU cores, each with one thread; on a GPU one by one.
+
+    A small network cannot feed two cores, but two small networks can: the four-network experiment of lesson 01 takes
+    about half the time. A job must not draw from torch's global generator, or its result depends on the others: build
+    the networks before. Interrupting ends all jobs as it ends `fit`: each keeps what it has.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads < 2:
+        return [job() for job in jobs]
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            futures = [pool.submit(job) for job in jobs]
+            try:
+                return [future.result() for future in futures]
+            except KeyboardInterrupt:
+                _stop.set()
+                return [future.result() for future in futures]
+    finally:
+        _stop.clear()
+        torch.set_num_threads(threads)
+
+
+def _record(history: History, pending: list, title: str) -> None:
+    """Move the pending losses into the history, and stop at the first that is not a number."""
+    for loss, metrics in pending:
+        value = float(loss)
+        if not math.isfinite(value):
+            step, rate = len(history.loss), history.learning_rate[len(history.loss)]
+            before = f"The loss before it was {history.loss[-1]:.3g}. " if history.loss else ""
+            pending.clear()
+            raise TrainingDiverged(
+                f"{title}: the loss became {value} at step {step}, at learning rate {rate:.2g}. {before}"
+                "Try a smaller learning rate, a longer warm-up or gradient clipping (clip=1.0), and look for a "
+                "logarithm or a division of zero in the loss.",
+                history,
+            )
+        history.loss.append(value)
+        for name, metric in metrics.items():
+            history.metrics.setdefault(name, []).append(float(metric))
+    pending.clear()
+    del history.learning_rate[len(history.loss) :]
+
+
+def _progress(total: int, title: str):
+    """A bar with the time left, removed when done. Off in headless runs, whose output is kept."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=title, leave=False, disable=os.environ.get("LESSONS_HEADLESS") == "1")
+
+
+class EMA:
+    """Exponential moving average of a network's weights: `network` follows with factor `momentum` per `update`.
+
+    Buffers (batch-norm statistics) are copied. Half of the weight is younger than ln 2 / -ln(momentum) steps.
+    """
+
+    def __init__(self, model: nn.Module, momentum: float = 0.99):
+        self.momentum = momentum
+        self.network = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """theta_average <- momentum * theta_average + (1 - momentum) * theta."""
+        for mean, new in zip(self.network.parameters(), model.parameters(), strict=True):
+            mean.lerp_(new.detach(), 1 - self.momentum)
+        for mean, new in zip(self.network.buffers(), model.buffers(), strict=True):
+            mean.copy_(new)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
+    """Outputs of `model` in eval mode for uint8 pictures (N, 3, H, W), computed in batches; the mode is put back."""
+    was_training = model.training
+    model.eval()
+    try:
+        return torch.cat([model(to_input(part)).float() for part in images.split(batch)])
+    finally:
+        model.train(was_training)
+
+
+def accuracy(model: nn.Module, pictures: Pictures) -> float:
+    """Share of pictures, in [0, 1], whose largest logit is at the label."""
+    return (predict(model, pictures.images).argmax(1) == pictures.labels).float().mean().item()
+
+
+def remember(name: str, model: nn.Module, settings: dict, train: Callable[[], History]) -> History:
+    """Train `model` by calling `train()`, or load the weights of an earlier training with the same settings.
+
+    Kept in the cache as safetensors under a name made of `settings` (anything JSON can write), the parameter names
+    and shapes; a damaged file means training again, an interrupted training is not kept.
+    """
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    key = hashlib.sha256(json.dumps([settings, shapes], sort_keys=True).encode()).hexdigest()[:16]
+    path = store.cache_dir("models") / f"{name}-{key}.safetensors"
+    kept = None if os.environ.get("LESSONS_HEADLESS") == "1" else store.load_tensors(path)
+    if kept is not None:
+        tensors, meta = kept
+        model.load_state_dict(tensors)
+        print(f"{name}: loaded from an earlier run of {meta['history']['seconds']:.0f} s; delete {path.name} to train again.")
+        return History(**meta["history"])
+    history = train()
+    if not history.interrupted:
+        tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        try:
+            store.save_tensors(path, tensors, {"settings": settings, "history": asdict(history)})
+        except store.StorageError as problem:
+            print(f"{name}: trained, but not kept for next time. {problem}")
+    return history
