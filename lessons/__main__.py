@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     results = commands.add_parser("results", help="list the reference records, or accept new ones")
     results.add_argument("--accept", type=Path, nargs="+", metavar="FILE", help="records to copy into the package")
     results.add_argument("--readme", action="store_true", help="write README's table of lessons anew")
+
+    picture = commands.add_parser("picture", help="draw README's picture of the path anew")
+    picture.add_argument("--out", type=Path, help="file (default: docs/path.png of the checkout)")
     return root
 
 
@@ -125,6 +128,15 @@ def _results(o: argparse.Namespace) -> None:
         results.show()
 
 
+def _picture(o: argparse.Namespace) -> None:
+    from .commands import checkout
+    from .commands.picture import picture
+
+    path = o.out or checkout() / "docs" / "path.png"
+    picture(path)
+    print(path)
+
+
 COMMANDS = {
     "run": _run,
     "solve": _solve,
@@ -134,6 +146,7 @@ COMMANDS = {
     "doctor": _doctor,
     "pack": _pack,
     "results": _results,
+    "picture": _picture,
 }
 
 if __name__ == "__main__":

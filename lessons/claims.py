@@ -29,6 +29,8 @@ def verdict(effects: Sequence[float] | float, *, error: float | None = None, at_
     when it lies below, and is too small to tell when it contains it.
     """
     values = [float(effects)] if isinstance(effects, (int, float)) else [float(value) for value in effects]
+    if not values:
+        raise SettingError("There are no values to judge.")
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         if error is None:
@@ -77,7 +79,8 @@ class Claims:
             raise SettingError(f"verdict is {verdict!r}; expected a bool or one of {', '.join(MARKS)}.")
         if self.run.scale == "smoke":
             verdict = UNJUDGED
-        self.rows = [row for row in self.rows if row.key != key] + [Claim(key, claim, paper, here, verdict)]
+        place = next((i for i, row in enumerate(self.rows) if row.key == key), len(self.rows))  # a cell may run twice
+        self.rows[place : place + 1] = [Claim(key, claim, paper, here, verdict)]
 
     def number(self, key: str, value: float) -> None:
         """Record a further measured number, such as an accuracy or the seconds of a training."""

@@ -24,17 +24,68 @@ class Lesson:
 
 
 LESSONS = (
-    Lesson(1, "resnet", "ResNet", "Why deeper plain networks train worse, and how adding the input back cures it.", "cifar10"),
-    Lesson(2, "vit", "ViT", "A picture becomes a sequence of patches, read by the encoder that reads text.", "cifar10", True),
-    Lesson(3, "mae", "MAE", "Hide three quarters of a picture, learn to paint it back, and keep the encoder.", "cifar10"),
+    Lesson(
+        1,
+        "resnet",
+        "ResNet",
+        "Why deeper plain networks train worse, and how adding the input back cures it.",
+        "cifar10",
+    ),
+    Lesson(
+        2,
+        "vit",
+        "ViT",
+        "A picture becomes a sequence of patches, read by the encoder that reads text.",
+        "cifar10",
+        True,
+    ),
+    Lesson(
+        3, "mae", "MAE", "Hide three quarters of a picture, learn to paint it back, and keep the encoder.", "cifar10"
+    ),
     Lesson(4, "contrastive", "Contrastive learning", "Turn “which one belongs to me?” into a loss.", "cifar10", True),
-    Lesson(5, "simclr", "SimCLR", "Two views, one network, a small head that is thrown away; and why each matters.", "cifar10"),
+    Lesson(
+        5,
+        "simclr",
+        "SimCLR",
+        "Two views, one network, a small head that is thrown away; and why each matters.",
+        "cifar10",
+    ),
     Lesson(6, "dino", "DINO", "A network teaches itself by agreeing with its own slow average.", "cifar10"),
-    Lesson(7, "dinov2", "DINOv2", "What turns a method into a backbone: more terms, curated data, distillation.", "cifar10"),
-    Lesson(8, "clip", "CLIP", "A picture tower and a text tower, until each picture finds its own caption.", "captions", True),
-    Lesson(9, "multimodal_embeddings", "Multimodal embeddings", "What a shared space is good for, and how sound joins it.", "captions", True),
-    Lesson(10, "zero_shot", "Zero-shot transfer", "Class names become a classifier; what that buys, and where it stops.", "captions", True),
-    Lesson(11, "early_fusion", "Early fusion", "Patches and words in one sequence, attending to each other from the first layer.", "captions", True),
+    Lesson(
+        7, "dinov2", "DINOv2", "What turns a method into a backbone: more terms, curated data, distillation.", "cifar10"
+    ),
+    Lesson(
+        8,
+        "clip",
+        "CLIP",
+        "A picture tower and a text tower, until each picture finds its own caption.",
+        "captions",
+        True,
+    ),
+    Lesson(
+        9,
+        "multimodal_embeddings",
+        "Multimodal embeddings",
+        "What a shared space is good for, and how sound joins it.",
+        "captions",
+        True,
+    ),
+    Lesson(
+        10,
+        "zero_shot",
+        "Zero-shot transfer",
+        "Class names become a classifier; what that buys, and where it stops.",
+        "captions",
+        True,
+    ),
+    Lesson(
+        11,
+        "early_fusion",
+        "Early fusion",
+        "Patches and words in one sequence, attending to each other from the first layer.",
+        "captions",
+        True,
+    ),
 )
 
 

@@ -1,6 +1,7 @@
 """Every picture of the lessons, in one style: direct labels, a palette that colour-blind readers can tell apart,
 a title that says the finding. Functions draw with matplotlib and return the figure's axes."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -107,10 +108,16 @@ def curves(
         xs, ys = line if isinstance(line, tuple) else (range(1, len(line) + 1), line)
         look = {"color": PALETTE[number % len(PALETTE)]} | dict((styles or {}).get(label, {}))
         axis.plot(xs, ys, **look)
-        ends.append([label, xs[-1], ys[-1], look["color"]])
+        drawn = [
+            point for point in zip(xs, ys, strict=True) if math.isfinite(point[1])
+        ]  # none after an early interrupt
+        if drawn:
+            ends.append([label, *drawn[-1], look["color"]])
     for label, value in (baselines or {}).items():
         axis.axhline(value, color=GREY, linestyle="--", linewidth=1)
-        axis.annotate(label, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY, fontsize=9)
+        axis.annotate(
+            label, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY, fontsize=9
+        )
     _label_ends(axis, ends)
     axis.set(title=title, xlabel=x, ylabel=y)
     return axis
@@ -119,12 +126,24 @@ def curves(
 def _label_ends(axis, ends: list[list]) -> None:
     """Write each label right of its line's end, moved up where two would overlap."""
     low, high = axis.get_ylim()
-    to_axes = axis.transData + axis.transAxes.inverted()  # label places in shares of the axes, so that logs work too
-    places = sorted(([to_axes.transform((x, min(max(y, low), high))), label, color] for label, x, y, color in ends), key=lambda p: p[0][1])
+    height = axis.get_window_extent().height * 72 / axis.figure.dpi  # in points
+    share = axis.transData + axis.transAxes.inverted()  # places as shares of the axes, so that logarithms work too
+    places = sorted(
+        (share.transform((x, min(max(y, low), high)))[1], x, y, label, color) for label, x, y, color in ends
+    )
     lowest = -1.0
-    for (x, y), label, color in places:
-        lowest = max(y, lowest + 0.07)
-        axis.annotate(label, (x + 0.015, lowest), xycoords="axes fraction", color=color, fontsize=9, va="center", annotation_clip=False)
+    for place, x, y, label, color in places:
+        lowest = max(place, lowest + 14 / height)
+        axis.annotate(
+            label,
+            (x, min(max(y, low), high)),
+            (6, (lowest - place) * height),
+            textcoords="offset points",
+            color=color,
+            fontsize=9,
+            va="center",
+            annotation_clip=False,
+        )
 
 
 def bars(
@@ -143,13 +162,17 @@ def bars(
     form = (lambda v: f"{100 * v:.1f} %") if percent else (lambda v: f"{v:.3g}")
     for row, (label, value) in enumerate(values.items()):
         error = (errors or {}).get(label)
-        axis.barh(row, value, xerr=error, color=GREY if label in controls else BLUE, height=0.7, error_kw={"ecolor": INK})
-        axis.annotate(form(value), (value + (error or 0), row), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        axis.barh(
+            row, value, xerr=error, color=GREY if label in controls else BLUE, height=0.7, error_kw={"ecolor": INK}
+        )
+        axis.annotate(
+            form(value), (value + (error or 0), row), (4, 0), textcoords="offset points", va="center", fontsize=9
+        )
     for label, value in (marks or {}).items():
         axis.axvline(value, color=INK, linestyle="--", linewidth=1)
-        axis.annotate(label, (value, len(values) - 0.5), (3, 2), textcoords="offset points", fontsize=8, va="bottom")
+        axis.annotate(label, (value, len(values) - 0.3), (3, 0), textcoords="offset points", fontsize=8, va="center")
     axis.set_yticks(range(len(values)), list(values))
-    axis.set_ylim(len(values) - (0.1 if marks else 0.4), -0.6)
+    axis.set_ylim(len(values) - (0.0 if marks else 0.4), -0.6)
     axis.grid(axis="y", visible=False)
     if percent:
         axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")

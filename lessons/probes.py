@@ -8,7 +8,14 @@ from .errors import SettingError
 
 
 def knn_accuracy(
-    bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, *, k: int = 20, tau: float = 0.07, chunk: int = 1000
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    labels: Tensor,
+    *,
+    k: int = 20,
+    tau: float = 0.07,
+    chunk: int = 1000,
 ) -> float:
     """Share of queries whose k nearest neighbours in the bank, by cosine, vote for the right label.
 
@@ -45,8 +52,9 @@ def linear_probe(
     """
     from sklearn.linear_model import LogisticRegression
 
-    mean, deviation = train.mean(0), train.std(0) + 1e-6
-    scaled = [((part - mean) / deviation).cpu().numpy() for part in (train, val, test)]
+    parts = [part.detach().float() for part in (train, val, test)]
+    mean, deviation = parts[0].mean(0), parts[0].std(0) + 1e-6
+    scaled = [((part - mean) / deviation).cpu().numpy() for part in parts]
     targets = [part.cpu().numpy() for part in (train_labels, val_labels, test_labels)]
     probes = [LogisticRegression(C=c, max_iter=300).fit(scaled[0], targets[0]) for c in strengths]
     best = max(probes, key=lambda probe: probe.score(scaled[1], targets[1]))
@@ -57,14 +65,14 @@ def recall_at(similarity: Tensor, k: int = 1, positives: Tensor | None = None) -
     """Share of queries (rows of `similarity` (M, N)) with a right answer among the k most similar columns.
 
     `positives` (M, N) bool says which columns are right; the diagonal by default. A tie counts against the right
-    answer, so that a constant similarity has no recall.
+    answer, so that a constant similarity has no recall; so does one that is not a number.
     """
     if positives is None:
         if similarity.shape[0] > similarity.shape[1]:
             raise SettingError(f"similarity is {tuple(similarity.shape)}: say which columns are right with positives=.")
         positives = torch.eye(*similarity.shape, dtype=torch.bool, device=similarity.device)
     best = similarity.masked_fill(~positives, -torch.inf).amax(1, keepdim=True)
-    better = ((similarity >= best) & ~positives).sum(1)  # wrong columns at least as similar as the best right one
+    better = (~(similarity < best) & ~positives).sum(1)  # wrong columns at least as similar as the best right one
     return (better < k).float().mean().item()
 
 

@@ -22,8 +22,9 @@ T = TypeVar("T")
 
 @dataclass
 class Run:
-    """What `start` decided. `device`: where tensors live; `scale`: "smoke", "cpu" or "gpu"; `source`: what to
-    ask `lessons.data` for, "real" or "scenes" ("auto" when the hub has yet to deliver); `seed`: the one seed of the notebook."""
+    """What `start` decided. `device`: where tensors live; `scale`: "smoke", "cpu" or "gpu"; `source`: what to ask
+    `lessons.data` for, "real" or "scenes" ("auto" when the hub has yet to deliver); `seed`: the one seed of the
+    notebook."""
 
     lesson: course.Lesson
     device: torch.device
@@ -106,7 +107,7 @@ def _device() -> torch.device:
 
 
 def _source(name: str, wanted: str) -> tuple[str, str]:
-    """(what to ask lessons.data for, a phrase for the reader). Data that is wanted but not there is an error right here."""
+    """(what to ask lessons.data for, a phrase for the reader). Data that is wanted but missing is an error here."""
     if wanted == "scenes":
         return "scenes", "built-in scenes, as LESSONS_DATA=scenes asks"
     place = data.available(name)

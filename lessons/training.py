@@ -68,8 +68,8 @@ def batches(
     pictures: Pictures, size: int, *, seed: int = 0, augment: Callable[..., Tensor] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches (input (B, 3, H, W) float, labels (B,) int64), reshuffled after each pass; the incomplete last
-    batch of a pass is left out. `augment(images, generator=...)` gets floats in [0, 1]. The order depends on `seed` only,
-    so two networks can be shown exactly the same pictures."""
+    batch of a pass is left out. `augment(images, generator=...)` gets floats in [0, 1]. The order depends on `seed`
+    only, so two networks can be shown exactly the same pictures."""
     if not 1 <= size <= len(pictures):
         raise SettingError(f"The batch size is {size}, but there are {len(pictures)} pictures to draw from.")
     order = torch.Generator().manual_seed(seed)
@@ -135,16 +135,19 @@ def fit(
     """Train `model` for `steps` batches of `data` and return the history; the model is changed in place.
 
     `loss_function(model, batch)` gives a scalar, or a scalar and a dict of scalars to record. The learning rates of
-    `optimizer` are multiplied by `schedule(shape, steps, warmup)`; `clip` bounds the gradient norm; `precision` is
-    the autocast type (`run.precision(...)`); `after_step(step)` runs after each update (moving averages, probes).
-    Interrupting keeps what was trained so far. Raises TrainingDiverged when the loss is not a number.
+    `optimizer` are multiplied by `schedule(shape, steps, warmup)`; `clip` bounds the norm of the gradient of all its
+    parameters together; `precision` is the autocast type (`run.precision(...)`); `after_step(step)` runs after each
+    update (moving averages, probes). Interrupting keeps what was trained so far; data that ends early ends the
+    training, with a line that says so. Raises TrainingDiverged when the loss is not a number.
     """
     device = next(model.parameters()).device
     factor = schedule(shape, steps, warmup)
     base = [group["lr"] for group in optimizer.param_groups]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     history, pending, start = History(), [], time.perf_counter()
     check_every = 1 if device.type == "cpu" else 25  # reading a number off a GPU makes it wait
     model.train()
+    optimizer.zero_grad(set_to_none=True)  # what an earlier backward pass left would count as part of the first step
     with _progress(steps, title) as bar:
         try:
             for step, batch in enumerate(islice(data, steps)):
@@ -154,32 +157,38 @@ def fit(
                     group["lr"] = rate * factor(step)
                 with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
                     result = loss_function(model, batch)
-                loss, metrics = result if isinstance(result, tuple) else (result, {})
+                loss, measured = _measured(result)
                 loss.backward()
                 if clip is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), clip)
+                    nn.utils.clip_grad_norm_(trained, clip)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 if after_step is not None:
                     after_step(step)
-                pending.append((loss.detach(), metrics))
                 history.learning_rate.append(optimizer.param_groups[0]["lr"])
-                if (step + 1) % check_every == 0 or step + 1 == steps:
+                pending.append(measured)
+                if (step + 1) % check_every == 0:
                     _record(history, pending, title)
                     bar.update(len(history.loss) - bar.n)
                     bar.set_postfix(loss=f"{history.loss[-1]:.3f}", refresh=False)
+            _record(history, pending, title)
+            if len(history.loss) < steps:
+                print(f"{title}: the data ended after {len(history.loss)} of {steps} steps.")
         except KeyboardInterrupt:
             history.interrupted = True
+            if _together.is_set():
+                _stop.set()
             _record(history, pending, title)
             print(f"{title}: interrupted after {len(history.loss)} of {steps} steps; the model keeps what it learned.")
         finally:
             for group, rate in zip(optimizer.param_groups, base, strict=True):
                 group["lr"] = rate
-    history.seconds = time.perf_counter() - start
+            history.seconds = time.perf_counter() - start
     return history
 
 
-_stop = threading.Event()  # set when the reader interrupts trainings that run side by side
+_together = threading.Event()  # set while trainings run side by side
+_stop = threading.Event()  # set when the reader interrupts one of those, to end them all
 
 
 def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[T]:
@@ -190,10 +199,11 @@ def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[
     the networks before. Interrupting ends all jobs as it ends `fit`: each keeps what it has.
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads < 2:
-        return [job() for job in jobs]
-    torch.set_num_threads(1)
+    _together.set()
     try:
+        if device.type != "cpu" or threads < 2:
+            return [job() for job in jobs]
+        torch.set_num_threads(1)
         with ThreadPoolExecutor(threads) as pool:
             futures = [pool.submit(job) for job in jobs]
             try:
@@ -202,28 +212,39 @@ def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[
                 _stop.set()
                 return [future.result() for future in futures]
     finally:
+        _together.clear()
         _stop.clear()
         torch.set_num_threads(threads)
 
 
+def _measured(result: Tensor | tuple[Tensor, dict]) -> tuple[Tensor, tuple[Tensor, dict]]:
+    """The loss to differentiate, and (loss, metrics) as they are now: a metric may be a parameter that the update is
+    about to change, or hang on a graph that would keep its memory."""
+    loss, metrics = result if isinstance(result, tuple) else (result, {})
+    return loss, (loss.detach(), {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in metrics.items()})
+
+
 def _record(history: History, pending: list, title: str) -> None:
     """Move the pending losses into the history, and stop at the first that is not a number."""
-    for loss, metrics in pending:
+    while pending:  # one by one: an interrupt may come in here, while a GPU is waited for
+        loss, metrics = pending[0]
         value = float(loss)
         if not math.isfinite(value):
             step, rate = len(history.loss), history.learning_rate[len(history.loss)]
             before = f"The loss before it was {history.loss[-1]:.3g}. " if history.loss else ""
             pending.clear()
+            del history.learning_rate[step:]
             raise TrainingDiverged(
                 f"{title}: the loss became {value} at step {step}, at learning rate {rate:.2g}. {before}"
                 "Try a smaller learning rate, a longer warm-up or gradient clipping (clip=1.0), and look for a "
                 "logarithm or a division of zero in the loss.",
                 history,
             )
+        numbers = {name: float(metric) for name, metric in metrics.items()}
+        del pending[0]
         history.loss.append(value)
-        for name, metric in metrics.items():
-            history.metrics.setdefault(name, []).append(float(metric))
-    pending.clear()
+        for name, number in numbers.items():
+            history.metrics.setdefault(name, []).append(number)
     del history.learning_rate[len(history.loss) :]
 
 
@@ -282,8 +303,9 @@ def remember(name: str, model: nn.Module, settings: dict, train: Callable[[], Hi
     if kept is not None:
         tensors, meta = kept
         model.load_state_dict(tensors)
-        print(f"{name}: loaded from an earlier run of {meta['history']['seconds']:.0f} s; delete {path.name} to train again.")
-        return History(**meta["history"])
+        history = History(**meta["history"])
+        print(f"{name}: loaded from an earlier run of {history.seconds:.0f} s; delete {path.name} to train again.")
+        return history
     history = train()
     if not history.interrupted:
         tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}

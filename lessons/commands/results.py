@@ -116,7 +116,8 @@ def with_table(text: str, root: Path) -> str:
 
 
 def table(root: Path) -> str:
-    """The table of the eleven lessons in Markdown. A lesson without a notebook has no link and no badge yet."""
+    """The table of the eleven lessons in Markdown. A lesson without a notebook has no link and no badge, and is said to
+    be on the way."""
     address, ref = links.address(root), links.current_ref(root)
     lines = ["| | Lesson | What you will have shown | Measured time | |", "|---|---|---|---|---|"]
     for lesson in course.LESSONS:
@@ -124,7 +125,8 @@ def table(root: Path) -> str:
         title = f"[{lesson.title}](notebooks/{lesson.stem}.ipynb)" if there else lesson.title
         number = f"{lesson.number:02d}{' ★' if lesson.short_path else ''}"
         badge = links.badge(address, ref, lesson) if there else ""
-        lines.append(f"| {number} | {title} | {lesson.promise} | {_times(lesson)} | {badge} |")
+        times = _times(lesson) if there else "on the way"
+        lines.append(f"| {number} | {title} | {lesson.promise} | {times} | {badge} |")
     return "\n".join(lines)
 
 
@@ -133,4 +135,4 @@ def _times(lesson: course.Lesson) -> str:
         f"{record['seconds'] / 60:.1f} min ({record['scale']} scale, {record['data_name']}, {record['hardware']})"
         for record in claims.references(lesson.number)
     ]
-    return "<br>".join(parts)
+    return "<br>".join(parts) or "no reference run yet"
