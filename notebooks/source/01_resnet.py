@@ -394,7 +394,7 @@ figures.curves(lines, title=title, x="depth, from first block (0) to last (1)", 
 #
 # ## 5 Train well
 #
-# Depth is not the only way to use a residual connection. `FastResNet` is shallow and wide: four convolutions, two residual pairs, the maximum over the map. With random crops and flips, a warm-up and a linear decay it learns as much per second as we know how to. The weaker baseline is a vote of the nearest training pictures, pixel by pixel; the control is the same network on shuffled labels, which has nothing to learn.
+# Depth is not the only way to use a residual connection. `FastResNet` is shallow and wide: four convolutions, two residual pairs, the maximum over the map. Random crops and flips, a warm-up and a linear decay make the most of a short training. The weaker baseline is a vote of the nearest training pictures, pixel by pixel; the control is the same network on shuffled labels, which has nothing to learn.
 
 # %%
 def train_fast(split, title, steps):
