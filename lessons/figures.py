@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 # Okabe & Ito (2008), without yellow, which is hard to see on white.
@@ -42,12 +43,12 @@ def pyplot():
     return plt
 
 
-def to_image(picture: Tensor) -> Tensor:
-    """(3, H, W) or (H, W), uint8 or float in [0, 1] -> what matplotlib shows, on the CPU."""
+def to_image(picture: Tensor) -> ndarray:
+    """(3, H, W) or (H, W), uint8 or float in [0, 1] -> the array (H, W, 3) or (H, W) that matplotlib shows."""
     picture = picture.detach().cpu()
     if picture.dtype != torch.uint8:
         picture = picture.float().clamp(0, 1)
-    return picture.permute(1, 2, 0) if picture.ndim == 3 else picture
+    return (picture.permute(1, 2, 0) if picture.ndim == 3 else picture).numpy()
 
 
 def panels(rows: int, columns: int, width: float = 1.1, height: float | None = None):
@@ -83,7 +84,7 @@ def maps(values: Tensor, titles: Sequence[str] = (), *, columns: int = 8, width:
     top = values.abs().max().item() or 1.0
     limits = {"vmin": -top, "vmax": top, "cmap": "PuOr"} if signed else {"vmin": 0, "vmax": top, "cmap": "viridis"}
     for axis, value in zip(axes, values, strict=False):
-        axis.imshow(value.detach().cpu(), **limits)
+        axis.imshow(value.detach().float().cpu().numpy(), **limits)
     for axis, text in zip(axes, titles, strict=False):
         axis.set_title(text, fontsize=8, fontweight="normal", loc="center", pad=3)
     return axes

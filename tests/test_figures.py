@@ -49,12 +49,12 @@ def assert_readable(axis, labels):
 
 def test_to_image_of_what_tensors_hold():
     colour = torch.randint(256, (3, 4, 5), dtype=torch.uint8)
-    assert torch.equal(figures.to_image(colour), colour.permute(1, 2, 0))
+    assert (figures.to_image(colour) == colour.permute(1, 2, 0).numpy()).all()
     assert figures.to_image(colour[0]).shape == (4, 5)
     floats = torch.tensor([-0.5, 0.25, 1.5]).view(3, 1, 1).requires_grad_()
     shown = figures.to_image(floats)
-    assert shown.flatten().tolist() == [0, 0.25, 1] and not shown.requires_grad
-    assert figures.to_image(torch.rand(2, 2).half()).dtype == torch.float32
+    assert shown.flatten().tolist() == [0, 0.25, 1]
+    assert figures.to_image(torch.rand(2, 2).half()).dtype == "float32"
 
 
 @pytest.mark.parametrize(

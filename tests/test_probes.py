@@ -52,7 +52,9 @@ def test_knn_near_neighbours_outvote_many_far_ones():
 
 def test_knn_takes_a_small_temperature_and_a_class_the_bank_lacks():
     bank, labels = torch.eye(3), torch.arange(3)
-    assert knn_accuracy(bank, labels, bank, labels, k=3, tau=0.001) == 1  # exp(1 / 0.001) alone would overflow
+    assert knn_accuracy(bank, labels, bank, labels, k=3, tau=0.001) == 1
+    near = torch.tensor([[1.0, 0.2], [1.0, 0.0]])  # exp(1 / 0.001) would be infinite for both
+    assert knn_accuracy(near, torch.tensor([0, 1]), near[1:], torch.tensor([1]), k=2, tau=0.001) == 1
     assert knn_accuracy(bank, labels, bank, torch.tensor([0, 1, 7]), k=1) == pytest.approx(2 / 3)
 
 
@@ -139,6 +141,8 @@ def test_recall_with_several_right_answers_counts_the_best_of_them():
     assert [recall_at(similarity, k, positives) for k in (1, 2, 3)] == [0.0, 0.5, 1.0]
     positives[0, 0] = True  # now the best column is right, and the other right one stays out of its way
     assert recall_at(similarity, 1, positives) == 0.5
+    tied = torch.tensor([[0.9, 0.9, 0.1]])  # with each other, not with a wrong one
+    assert recall_at(tied, 1, torch.tensor([[True, True, False]])) == 1
 
 
 def test_recall_equals_a_loop():

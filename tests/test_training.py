@@ -20,6 +20,7 @@ from lessons.errors import SettingError
 from lessons.training import EMA, TrainingDiverged, batches, fit, predict, remember, schedule, side_by_side
 
 CPU = torch.device("cpu")
+LONG = 5_000  # steps: seconds, for trainings that an interrupt ends within milliseconds
 
 
 @pytest.fixture
@@ -434,8 +435,8 @@ def test_with_one_thread_or_on_a_gpu_jobs_run_one_by_one(two_threads):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_interrupt_in_one_training_ends_all(two_threads, capsys, threads):
     torch.set_num_threads(threads)
-    endless = job(1, steps=10**9)[1]
-    never_started = job(2, steps=10**9)[1]
+    endless = job(1, steps=LONG)[1]
+    never_started = job(2, steps=LONG)[1]
     histories = side_by_side([job(0, steps=9, loss_function=interrupts_at(3))[1], endless, never_started], CPU)
     assert [history.interrupted for history in histories] == [True] * 3
     assert len(histories[0].loss) == 3 and len(histories[2].loss) == 0
@@ -456,7 +457,7 @@ def test_interrupting_the_notebook_ends_all_trainings(two_threads):
             started.wait(10)
         return training.cross_entropy(net, batch)
 
-    nets, jobs = zip(*(job(seed, steps=10**9, loss_function=loss_function) for seed in range(2)), strict=True)
+    nets, jobs = zip(*(job(seed, steps=LONG, loss_function=loss_function) for seed in range(2)), strict=True)
     for net in nets:
         net.met = False
 

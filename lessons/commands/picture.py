@@ -160,7 +160,7 @@ class Tile:
         """A picture (3, H, W) or map (H, W) at (x, y) of this tile; `height` 0 makes it square."""
         left, top = self.x + x, self.y + y
         extent = (left, left + width, top + (height or width), top)
-        shown = self.axis.imshow(figures.to_image(picture).numpy(), extent=extent, aspect="auto", zorder=2, **look)
+        shown = self.axis.imshow(figures.to_image(picture), extent=extent, aspect="auto", zorder=2, **look)
         if clip is not None:
             shown.set_clip_path(clip)
 
