@@ -1,0 +1,143 @@
+"""The losses that the lessons build, in their tested form. B pairs, K negatives, width D, temperature tau."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import SettingError
+
+# Lesson 04, contrastive learning
+
+
+def pair_loss(a: Tensor, b: Tensor, same: Tensor, margin: float = 1.0) -> Tensor:
+    """Pull equal pairs together, push others at least `margin` apart: the mean of d^2 / 2 where `same`, else of
+    max(0, margin - d)^2 / 2, with d the Euclidean distance. a, b (B, D), same (B,) bool. Hadsell, Chopra & LeCun 2006,
+    equation 4. Raises SettingError for shapes that differ."""
+    _same_shape(a, b)
+    distance = (a - b).square().sum(1).clamp_min(1e-12).sqrt()  # the root has no slope at zero
+    return torch.where(same, distance.square(), (margin - distance).clamp_min(0).square()).mean() / 2
+
+
+def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 0.2) -> Tensor:
+    """Mean of max(0, |a - p|^2 - |a - n|^2 + margin) over unit vectors; (B, D) each, normalised here. Schroff,
+    Kalenichenko & Philbin 2015 (FaceNet, arXiv 1503.03832), equation 3. Raises SettingError for shapes that differ."""
+    _same_shape(anchor, positive)
+    _same_shape(anchor, negative)
+    a, p, n = (_unit(x) for x in (anchor, positive, negative))
+    return ((a - p).square().sum(1) - (a - n).square().sum(1) + margin).clamp_min(0).mean()
+
+
+def semi_hard(distances: Tensor, labels: Tensor, margin: float = 0.2) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchors, positives and negatives, as numbers (M,) each, of all semi-hard triplets: the negative is farther than
+    the positive, but by less than `margin` (FaceNet, section 3.2). distances (N, N), labels (N,) int64."""
+    alike = labels[:, None] == labels
+    positive = alike & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    gap = distances[:, None, :] - distances[:, :, None]  # (N, N, N): anchor, positive, negative
+    fits = positive[:, :, None] & ~alike[:, None, :] & (gap > 0) & (gap < margin)
+    return tuple(fits.nonzero().unbind(1))
+
+
+def semi_hard_triplet_loss(z: Tensor, labels: Tensor, margin: float = 0.2) -> Tensor:
+    """Mean triplet loss over the semi-hard triplets of a batch, on squared distances of unit vectors; zero, with a
+    gradient of zero, where there is none. z (N, D), labels (N,) int64. FaceNet, sections 3.1 and 3.2."""
+    z = _unit(z)
+    distances = 2 - 2 * _cosines(z, z)
+    anchor, positive, negative = semi_hard(distances.detach(), labels, margin)
+    violations = distances[anchor, positive] - distances[anchor, negative] + margin
+    return violations.sum() / max(len(anchor), 1)
+
+
+def info_nce(
+    queries: Tensor,
+    keys: Tensor,
+    tau: float | Tensor = 0.1,
+    *,
+    negatives: Tensor | None = None,
+    same: Tensor | None = None,
+) -> Tensor:
+    """Cross entropy of finding each query's own key by cosine similarity / tau; all vectors are normalised here.
+
+    queries, keys (B, D), row i of one belonging to row i of the other. Without `negatives` the other B - 1 keys are
+    the wrong answers (van den Oord et al. 2018, arXiv 1807.03748, equation 4); with negatives (K, D), a queue, those
+    are, and the right answer is column 0 (MoCo, arXiv 1911.05722, algorithm 1). `same` (B, B) or (B, K) bool marks
+    wrong answers that are none, such as equal captions: they are left out. tau may be learnt. Raises SettingError for
+    shapes that differ and a tau that is not above 0.
+    """
+    _same_shape(queries, keys)
+    _above_zero(tau)
+    q, k = _unit(queries), _unit(keys)
+    own = torch.arange(len(q), device=q.device)
+    if negatives is None:
+        logits, target = _cosines(q, k) / tau, own  # (B, B), the diagonal is right
+        spared = same & (own[:, None] != own) if same is not None else None
+    else:
+        right = (q * k).sum(1, keepdim=True)  # (B, 1)
+        logits, target = torch.cat([right, _cosines(q, _unit(negatives))], 1) / tau, torch.zeros_like(own)
+        spared = F.pad(same, (1, 0)) if same is not None else None  # column 0 stays
+    if spared is not None:
+        logits = logits.masked_fill(spared, -torch.inf)
+    return F.cross_entropy(logits, target)
+
+
+def symmetric_info_nce(a: Tensor, b: Tensor, tau: float | Tensor = 0.1, *, same: Tensor | None = None) -> Tensor:
+    """Mean of both directions, a finds its b and b its a: the loss for two views or two kinds of input (CLIP,
+    arXiv 2103.00020, figure 3). a, b (B, D), `same` (B, B) bool as in `info_nce`, entry (i, j) about a_i and b_j."""
+    back = None if same is None else same.T
+    return (info_nce(a, b, tau, same=same) + info_nce(b, a, tau, same=back)) / 2
+
+
+def nt_xent(a: Tensor, b: Tensor, tau: float | Tensor = 0.5) -> Tensor:
+    """InfoNCE where both views form one set of 2B vectors: each finds its partner among all others, itself left out.
+
+    a, b (B, D), normalised here. Equal vectors give ln(2B - 1). Chen et al. 2020 (SimCLR, arXiv 2002.05709),
+    equation 1. Raises SettingError for shapes that differ and a tau that is not above 0.
+    """
+    _same_shape(a, b)
+    _above_zero(tau)
+    z = _unit(torch.cat([a, b]))  # (2B, D)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    logits = (_cosines(z, z) / tau).masked_fill(itself, -torch.inf)  # (2B, 2B)
+    return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(a)))
+
+
+def alignment(a: Tensor, b: Tensor, alpha: float = 2.0) -> Tensor:
+    """Mean of |a - b|^alpha over positive pairs (B, D) of unit vectors: 0 where partners coincide. Wang & Isola 2020,
+    arXiv 2005.10242, section 4.1.1. The vectors are normalised here."""
+    _same_shape(a, b)
+    squared = (_unit(a) - _unit(b)).square().sum(1)
+    return (squared if alpha == 2 else squared.clamp_min(1e-12).pow(alpha / 2)).mean()
+
+
+def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
+    """log of the mean of exp(-t |z_i - z_j|^2) over distinct pairs of unit vectors z (N, D): 0 where all coincide,
+    towards -2t where they spread over a sphere of many dimensions. Wang & Isola 2020, section 4.1.2; normalised
+    here. Raises SettingError for fewer than two vectors."""
+    if len(z) < 2:
+        raise SettingError(f"uniformity compares pairs, but got {len(z)} vector{'' if len(z) == 1 else 's'}.")
+    z = _unit(z)
+    rows, columns = torch.triu_indices(len(z), len(z), 1, device=z.device)
+    exponents = -t * (2 - 2 * _cosines(z, z)[rows, columns])
+    return exponents.logsumexp(0) - torch.tensor(float(len(rows)), device=z.device).log()
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows of length 1, in at least float32: two cosines that bfloat16 cannot tell apart differ by 20 % at tau .02."""
+    return F.normalize(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x, dim=1)
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """a (N, D), b (M, D) of unit length -> (N, M), in full precision also where autocast would lower it."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b.T
+
+
+def _same_shape(a: Tensor, b: Tensor) -> None:
+    if a.ndim != 2 or a.shape != b.shape:
+        raise SettingError(
+            f"Expected two sets of vectors of one shape (B, D), got {tuple(a.shape)} and {tuple(b.shape)}."
+        )
+
+
+def _above_zero(tau: float | Tensor) -> None:
+    if not isinstance(tau, Tensor) and not tau > 0:  # a tensor would have to be read off its device
+        raise SettingError(f"The temperature tau must be above 0, got {tau}.")
