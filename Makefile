@@ -32,8 +32,11 @@ help: ## list the targets
 setup: $(READY) ## make .venv with everything in it (once, about two minutes)
 	@:
 
+# In a container one is often root, and Jupyter then refuses to start unless told. The server listens on this machine only.
+AS_ROOT = $(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root)
+
 lab: setup ## open JupyterLab on a lesson (LESSON=01 ARGS="--no-browser")
-	$(BIN)/python -m jupyterlab $(ARGS) notebooks/$(LESSON)_*.ipynb
+	$(BIN)/python -m jupyterlab $(AS_ROOT) $(ARGS) notebooks/$(LESSON)_*.ipynb
 
 test: setup ## run all tests: units, exercises, every notebook, every solved exercise
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT INT TERM && \

@@ -218,7 +218,7 @@ def check_zero_pad_shortcut(candidate):
         expect_tensor(got, _shortcut_by_loops(x, c_out, stride), what, causes=causes)
     x = seeded(2, 3, 6, 6, seed=5)
     expect_close_grad(
-        lambda t: call(candidate, t, 6, 2), lambda t: zero_pad_shortcut(t, 6, 2), x, what="the shortcut's gradient"
+        lambda t: call(candidate, t, 6, 2), lambda t: zero_pad_shortcut(t, 6, 2), x, what="zero_pad_shortcut"
     )
 
 
@@ -278,7 +278,7 @@ def check_residual_block(candidate):
         lambda t: call(candidate, t, inplace, nn.Identity()),
         lambda t: residual_block(t, inplace, nn.Identity()),
         x,
-        what="the block's gradient",
+        what="residual_block",
         causes={
             "the skip path carries no gradient: was it detached?": lambda t: residual_block(
                 t, inplace, lambda v: v.detach()

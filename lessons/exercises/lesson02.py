@@ -134,9 +134,7 @@ def check_unpatchify(candidate):
         got = call(candidate, patches, P, height, width)
         expect_tensor(got, want, f"a picture of {C} x {height} x {width} from patches of {P}", causes=causes)
     x = seeded(2, 6, 12, seed=3)
-    expect_close_grad(
-        lambda t: call(candidate, t, 2, 4, 6), lambda t: unpatchify(t, 2, 4, 6), x, what="the picture's gradient"
-    )
+    expect_close_grad(lambda t: call(candidate, t, 2, 4, 6), lambda t: unpatchify(t, 2, 4, 6), x, what="unpatchify")
 
 
 # 2.3
