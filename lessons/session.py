@@ -40,14 +40,15 @@ class Run:
     def precision(self, family: str) -> torch.dtype | None:
         """bfloat16 where it is faster here for this family of networks ("conv" or "transformer"), else None.
 
-        On a GPU both families gain. On a CPU convolutions gain about 2x where the AMX instructions exist and lose
-        elsewhere; transformers lose, because the fused attention has a slow bfloat16 backward pass there.
+        On a GPU that has it both families gain. On a CPU both gain (about twofold) where the AMX instructions exist,
+        provided attention is written out as in nets/vit.py (the fused one has a slow bfloat16 backward pass there),
+        and lose elsewhere.
         """
         if family not in ("conv", "transformer"):
             raise SettingError(f"family is {family!r}; expected 'conv' or 'transformer'.")
         if self.device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-        return torch.bfloat16 if self.device.type == "cpu" and family == "conv" and _has_amx() else None
+        return torch.bfloat16 if self.device.type == "cpu" and _has_amx() else None
 
     def autocast(self, family: str):
         """Context manager that computes in `precision(family)`; does nothing where that is None."""

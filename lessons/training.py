@@ -110,12 +110,13 @@ def schedule(name: str, steps: int, warmup: float = 0.1) -> Callable[[int], floa
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices and kernels decay; biases and normalisation parameters (one dimension) do not."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Two groups for an optimiser. The matrices and kernels that layers multiply with (two or more dimensions, named
+    `weight`) decay; biases, normalisation, position embeddings, class and mask tokens and temperatures do not: they
+    are added, not multiplied, and a pull to zero would only erase them (as timm and the code of MAE leave them out)."""
+    trained = [(name.rpartition(".")[2], p) for name, p in model.named_parameters() if p.requires_grad]
+    decays = [p for name, p in trained if p.ndim > 1 and name.endswith("weight")]
+    others = [p for name, p in trained if p.ndim <= 1 or not name.endswith("weight")]
+    return [{"params": decays, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def fit(

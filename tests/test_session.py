@@ -149,7 +149,7 @@ def test_pick_needs_all_three_scales():
 @pytest.mark.parametrize(
     ("device", "tiles", "bf16", "conv", "transformer"),
     [
-        ("cpu", True, False, torch.bfloat16, None),
+        ("cpu", True, False, torch.bfloat16, torch.bfloat16),
         ("cpu", False, True, None, None),
         ("mps", True, True, None, None),
         ("cuda", False, True, torch.bfloat16, torch.bfloat16),
@@ -170,10 +170,9 @@ def test_precision_by_device_and_family(monkeypatch, device, tiles, bf16, conv, 
 def test_autocast_computes_in_that_precision(monkeypatch, tiles, dtype):
     monkeypatch.setattr(session, "_has_amx", lambda: tiles)
     run, layer = lessons.start(1), nn.Conv2d(3, 2, 3)
-    with run.autocast("conv"):
-        assert layer(torch.rand(1, 3, 5, 5)).dtype == dtype
-    with run.autocast("transformer"):
-        assert layer(torch.rand(1, 3, 5, 5)).dtype == torch.float32
+    for family in ("conv", "transformer"):
+        with run.autocast(family):
+            assert layer(torch.rand(1, 3, 5, 5)).dtype == dtype
 
 
 def test_place_changes_the_layout_of_convolutions_and_no_number():

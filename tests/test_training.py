@@ -17,6 +17,7 @@ import lessons
 from lessons import store, training
 from lessons.data import Pictures
 from lessons.errors import SettingError
+from lessons.nets.vit import ViT
 from lessons.training import EMA, TrainingDiverged, batches, fit, predict, remember, schedule, side_by_side
 
 CPU = torch.device("cpu")
@@ -324,6 +325,15 @@ def test_only_matrices_and_kernels_decay():
     net[0].requires_grad_(True)
     everything = [p for group in training.parameter_groups(net, 0.1) for p in group["params"]]
     assert {id(p) for p in everything} == {id(p) for p in net.parameters()} and len(everything) == 6
+
+
+def test_positions_and_tokens_do_not_decay():
+    net = ViT(image=8, patch=4, width=8, depth=1, heads=2)
+    decayed, rest = training.parameter_groups(net, 0.05)
+    names = {id(p): name for name, p in net.named_parameters()}
+    assert all(names[id(p)].endswith(".weight") and "norm" not in names[id(p)] for p in decayed["params"])
+    free = {names[id(p)] for p in rest["params"]}
+    assert {"position", "class_token"} <= free and len(free) + len(decayed["params"]) == len(names)
 
 
 def test_history_in_short():
