@@ -114,6 +114,9 @@ def test_size_of_the_lesson(path):
     assert 45 <= len(book(path).cells) <= 70
     for cell in cells(path, "code"):
         assert len(cell.source.splitlines()) <= 40, cell.source[:80]
+        if "setup" not in tags(cell):  # an address cannot be broken
+            wide = [line for line in cell.source.splitlines() if len(line) > 120]
+            assert not wide, f"lines that a reader has to scroll sideways for (120 characters at most): {wide}"
 
 
 @each_notebook

@@ -450,9 +450,9 @@ def check_attention_rollout(candidate):
 
 
 def order_matters(encoder, x, positions, order):
-    """Experiment: the largest absolute change of [CLS]'s output, encoder(...)[:, 0], when the patches of x (B, 1 + N, D)
-    are put in `order` (N,), [CLS] staying in front, as a dict of four floats. "bag": without positions (1 + N, D);
-    "fixed": positions are added after the shuffle; "moved": before it; "causal": as "fixed", with a causal mask."""
+    """Experiment: the largest absolute change of [CLS]'s output, encoder(...)[:, 0], when the patches of x
+    (B, 1 + N, D) are put in `order` (N,), [CLS] staying in front, as a dict of four floats. "bag": without positions
+    (1 + N, D); "fixed": they are added after the shuffle; "moved": before it; "causal": as "fixed", causal mask."""
     rows = torch.cat([order.new_zeros(1), 1 + order])
     causal = torch.ones(len(rows), len(rows), dtype=torch.bool, device=x.device).tril()
 

@@ -60,7 +60,8 @@ pictures = data.pictures(
     test=run.pick(smoke=200, cpu=2_000, gpu=None),
 )
 names = pictures.train.classes
-print(f"{len(pictures.train):,} to train on, {len(pictures.val):,} to choose by, {len(pictures.test):,} for the final number")
+print(f"{len(pictures.train):,} to train on, {len(pictures.val):,} to choose by, {len(pictures.test):,} for the final "
+      f"number")
 figures.grid(pictures.train.images[:16], [names[k] for k in pictures.train.labels[:16]], columns=8);
 
 # %% [markdown]
@@ -250,7 +251,8 @@ for step in range(run.pick(smoke=10, cpu=80, gpu=80)):
     optimizer.step()                             # go a little that way
     optimizer.zero_grad()
     losses.append(loss.item())
-print(f"guessing costs ln {len(names)} = {math.log(len(names)):.2f}; loss at first {losses[0]:.2f}, at last {losses[-1]:.3f}")
+print(f"guessing costs ln {len(names)} = {math.log(len(names)):.2f}; loss at first {losses[0]:.2f}, at last "
+      f"{losses[-1]:.3f}")
 
 net, optimizer = small_network()
 repeated = [(images, labels)] * 5
@@ -288,13 +290,16 @@ def prepare(depth, shortcut, seed, width, pictures, steps, title, lr, shape):
     net = CifarResNet(depth, classes=len(pictures.classes), width=width, shortcut=shortcut)
     net = run.place(net, "conv")
     optimizer = torch.optim.SGD(training.parameter_groups(net, 1e-4), lr=lr, momentum=0.9)
-    settings = {"steps": steps, "optimizer": optimizer, "shape": shape, "precision": run.precision("conv"), "title": title}
-    return net, partial(lessons.fit, net, training.cross_entropy, training.batches(pictures, 128, seed=seed), **settings)
+    settings = {"steps": steps, "optimizer": optimizer, "shape": shape, "precision": run.precision("conv"),
+                "title": title}
+    return net, partial(lessons.fit, net, training.cross_entropy, training.batches(pictures, 128, seed=seed),
+                        **settings)
 
 
 runs = [(kind, seed) for seed in SEEDS for kind in KINDS]
 width = run.pick(smoke=8, cpu=8, gpu=16)
-pairs = [prepare(*KINDS[kind], seed, width, train_set, STEPS, f"{kind}, seed {seed}", 0.05, "step") for kind, seed in runs]
+pairs = [prepare(*KINDS[kind], seed, width, train_set, STEPS, f"{kind}, seed {seed}", 0.05, "step")
+         for kind, seed in runs]
 nets, jobs = zip(*pairs)
 nets, histories = dict(zip(runs, nets)), dict(zip(runs, training.side_by_side(jobs, run.device)))
 final = {kind: [histories[kind, seed].last(min(30, STEPS)) for seed in SEEDS] for kind in KINDS}
@@ -420,7 +425,8 @@ flat = lambda part: training.to_input(part.images).flatten(1)                   
 pixels = probes.knn_accuracy(flat(bank), bank.labels, flat(pictures.test), pictures.test.labels)
 shuffled = replace(pictures.train, labels=pictures.train.labels.roll(1))  # every picture gets its neighbour's label
 control, _ = train_fast(shuffled, "control", run.pick(smoke=6, cpu=150, gpu=600))
-scores = {"FastResNet": test, "nearest neighbours of pixels": pixels, "shuffled labels": training.accuracy(control, pictures.test)}
+scores = {"FastResNet": test, "nearest neighbours of pixels": pixels,
+          "shuffled labels": training.accuracy(control, pictures.test)}
 title = f"Test accuracy on {pictures.train.name}"
 figures.bars(scores, title=title, controls=["shuffled labels"], marks={"chance": 1 / len(names)});
 
@@ -498,7 +504,8 @@ figures.grid(relation.images[:8], [relation.classes[k] for k in same[:8]], colum
 # %% tags=["workshop"]
 width, steps = run.pick(smoke=4, cpu=8, gpu=16), run.pick(smoke=6, cpu=300, gpu=1_000)
 readers = {"ResNet-8, sees 25 px": 8, "ResNet-20, sees 81 px": 20}
-pairs = [prepare(depth, "A", run.seed, width, relation[:count], steps, name, 0.1, "linear") for name, depth in readers.items()]
+pairs = [prepare(depth, "A", run.seed, width, relation[:count], steps, name, 0.1, "linear")
+         for name, depth in readers.items()]
 training.side_by_side([job for _, job in pairs], run.device)
 right = {}
 for name, (net, _) in zip(readers, pairs):
@@ -554,13 +561,15 @@ at20, at56 = branch["ResNet-20"].mean(1), branch["ResNet-56"].mean(1)           
 table.add(
     "branches", "Blocks of the deeper network change their input less.",
     paper="smaller responses with more layers (Fig. 7)",
-    here=f"mean std F(x) / std x: {at56.mean():.2f} at 56 layers, {at20.mean():.2f} at 20", verdict=judge((at20 - at56).tolist()),
+    here=f"mean std F(x) / std x: {at56.mean():.2f} at 56 layers, {at20.mean():.2f} at 20",
+    verdict=judge((at20 - at56).tolist()),
 )
 ratio = sizes["plain, batch norm"][0] / sizes["plain, batch norm"][-1]
 table.add(
     "gradients", "With batch norm, the plain network's gradients do not vanish.",
     paper="vanishing gradients are an unlikely cause (section 4.1)",
-    here=f"plain-56 at the start: the first layer's gradient is {ratio:.0f} times the last layer's", verdict=ratio > 0.1,
+    here=f"plain-56 at the start: the first layer's gradient is {ratio:.0f} times the last layer's",
+    verdict=ratio > 0.1,
 )
 error = lambda *shares: math.hypot(*(claims.share_error(*share) for share in shares))
 table.add(
@@ -569,11 +578,13 @@ table.add(
     here=f"{100 * test:.1f} % against {100 * pixels:.1f} %, after {best_history.seconds:.0f} s of training",
     verdict=claims.verdict(test - pixels, error=error((test, len(pictures.test)), (pixels, len(pictures.test)))),
 )
-short, deep = ([(hits[part].float().mean().item(), int(part.sum())) for part in (bins[0], bins[-1])] for hits in right.values())
+short, deep = ([(hits[part].float().mean().item(), int(part.sum())) for part in (bins[0], bins[-1])]
+               for hits in right.values())
 table.add(
     "reach", "A network relates two objects only within its view.",
     paper="not in the paper; an experiment on scenes",
-    here=f"25 px of view: {100 * short[0][0]:.0f} % near, {100 * short[1][0]:.0f} % far; 81 px: {100 * deep[1][0]:.0f} % far",
+    here=f"25 px of view: {100 * short[0][0]:.0f} % near, {100 * short[1][0]:.0f} % far; 81 px: {100 * deep[1][0]:.0f} "
+         f"% far",
     verdict=claims.verdict(short[0][0] - short[1][0], error=error(*short)),
 )
 numbers = {kind: mean(values) for kind, values in final.items()}

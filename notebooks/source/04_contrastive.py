@@ -79,12 +79,14 @@ figures.grid(torch.cat(augment.two_views(splits.train.images[:10], recipe, gener
 from lessons.data import language
 from lessons.data.scenes import WORLDS, render
 
-world = replace(WORLDS["big"], shapes=("circle", "square", "triangle", "cross", "ring"), colours=("red", "green", "blue", "yellow", "purple", "pink"))
+world = replace(WORLDS["big"], shapes=("circle", "square", "triangle", "cross", "ring"),
+                colours=("red", "green", "blue", "yellow", "purple", "pink"))
 scenes = render(world, run.pick(smoke=700, cpu=9_000, gpu=33_000), seed=3, device=run.device)
 sentences = [texts[0] for texts in language.captions(scenes, 1, "object", detail=0)]
 figures.grid(scenes.images[:6], sentences[:6], columns=6, width=1.6);
 meanings = scenes.labels("combination")                                  # (N,) which colour and shape the caption names
-print(f"{len(meanings.unique())} different meanings: a batch of 128 holds every one of them about {128 / len(meanings.unique()):.0f} times")
+print(f"{len(meanings.unique())} different meanings: a batch of 128 holds every one of them about "
+      f"{128 / len(meanings.unique()):.0f} times")
 
 # %% [markdown] tags=["workshop"]
 # The popular summary, "contrastive learning pulls *similar* things together", is not quite right. It pulls *partners* together and pushes everything else apart, similar or not. Two pictures of a red ring in one batch are a **false negative**: pushed apart although they mean the same. Keep that in mind until section 6.
@@ -105,10 +107,11 @@ def arrow(degrees):
 
 names = ["its other view", "another red ring", "red star", "blue ring", "green square"]
 anchor, others = arrow(0.0), arrow([25.0, 15.0, 35.0, 75.0, 160.0])      # (2,), (5, 2)
-cosine, squared = others @ anchor, (others - anchor).square().sum(1)     # (5,), (5,); on the sphere |u - v|² = 2 - 2 u·v
+cosine, squared = others @ anchor, (others - anchor).square().sum(1)  # (5,), (5,); on the sphere |u - v|² = 2 - 2 u·v
 triplet = (squared[0] - squared + 0.2).clamp(min=0)                      # (5,), number 0 is the partner itself
 for name, c, d, loss in zip(names, cosine, squared, triplet):
-    kind = "the partner" if name == names[0] else "hard: nearer than the partner" if d < squared[0] else "semi-hard: within the margin" if loss > 0 else "easy: nothing to learn"
+    kind = ("the partner" if name == names[0] else "hard: nearer than the partner" if d < squared[0] else
+            "semi-hard: within the margin" if loss > 0 else "easy: nothing to learn")
     print(f"{name:17} cosine {c:5.2f}   squared distance {d:.2f}   triplet loss {loss:.2f}   {kind}")
 
 # %% [markdown] tags=["workshop"]
@@ -175,7 +178,8 @@ N = 256
 equal, right_angles = torch.ones(N, 64), torch.eye(N)
 print(f"ln {N} = {math.log(N):.4f}, ln {2 * N - 1} = {math.log(2 * N - 1):.4f}")
 for tau in (0.1, 0.5):
-    values = {f"{name}, {kind}": loss(z, z, tau).item() for name, loss in (("InfoNCE", info_nce), ("NT-Xent", nt_xent)) for kind, z in (("all equal", equal), ("perfect", right_angles))}
+    values = {f"{name}, {kind}": loss(z, z, tau).item() for name, loss in (("InfoNCE", info_nce), ("NT-Xent", nt_xent))
+              for kind, z in (("all equal", equal), ("perfect", right_angles))}
     print(f"tau {tau}:  " + "   ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
 # %% [markdown] tags=["workshop"]
@@ -241,7 +245,8 @@ figures.explore(lambda tau: show_push(tau), tau=[0.1, 0.02, 0.05, 0.2, 0.5, 1.0,
 # First, one batch by heart. The loss should fall from about $\ln N$, where an untrained network guesses, to almost nothing.
 
 # %% tags=["workshop"]
-B, STEPS, WIDTH = run.pick(smoke=32, cpu=128, gpu=512), run.pick(smoke=4, cpu=300, gpu=3_000), run.pick(smoke=4, cpu=16, gpu=64)
+B, WIDTH = run.pick(smoke=32, cpu=128, gpu=512), run.pick(smoke=4, cpu=16, gpu=64)
+STEPS = run.pick(smoke=4, cpu=300, gpu=3_000)
 
 
 def views(x, generator):
@@ -251,7 +256,8 @@ def views(x, generator):
 def fitting(net, loss, batches, title, steps=STEPS, **more):
     """The job of training a network with AdamW."""
     optimizer = torch.optim.AdamW(training.parameter_groups(net, 1e-4), lr=3e-3)
-    return partial(lessons.fit, net, loss, batches, steps=steps, optimizer=optimizer, precision=run.precision("conv"), title=title, **more)
+    return partial(lessons.fit, net, loss, batches, steps=steps, optimizer=optimizer, precision=run.precision("conv"),
+                   title=title, **more)
 
 
 def encoder():
@@ -270,7 +276,8 @@ def prepare(objective, title, steps=STEPS, views=views, pictures=train_set):
 
 
 x = training.to_input(views(train_set.images[:32], chance))              # (64, 3, H, W)
-by_heart = fitting(encoder(), lambda net, x: info_nce(*net(x).chunk(2), 0.1), [x] * 60, "one batch", steps=run.pick(smoke=5, cpu=60, gpu=60))
+by_heart = fitting(encoder(), lambda net, x: info_nce(*net(x).chunk(2), 0.1), [x] * 60, "one batch",
+                   steps=run.pick(smoke=5, cpu=60, gpu=60))
 history, = training.side_by_side([by_heart], run.device)                 # one thread: enough for a network this small
 print(f"loss at first {history.loss[0]:.2f} (ln 32 = {math.log(32):.2f}), at last {history.loss[-1]:.3f}")
 
@@ -289,7 +296,8 @@ print(f"loss at first {history.loss[0]:.2f} (ln 32 = {math.log(32):.2f}), at las
 TAUS = run.pick(smoke=(0.1, 0.2, 0.5), cpu=(0.02, 0.05, 0.1, 0.2, 0.5, 2.0), gpu=(0.02, 0.05, 0.1, 0.2, 0.5, 2.0))
 plans = {f"tau {tau:g}": partial(objectives.symmetric_info_nce, tau=tau) for tau in TAUS}
 plans["pull only"] = objectives.alignment
-nets, jobs = zip(*(prepare(objective, name, steps=STEPS // 2 if name == "pull only" else STEPS) for name, objective in plans.items()))
+nets, jobs = zip(*(prepare(objective, name, steps=STEPS // 2 if name == "pull only" else STEPS)
+                   for name, objective in plans.items()))
 histories = dict(zip(plans, training.side_by_side(jobs, run.device)))
 spaces = {"random": encoder(), "constant": encoder()} | dict(zip(plans, nets))
 nn.init.zeros_(spaces["constant"].head[2].weight);                       # the end of collapse: the same vector for all
@@ -304,7 +312,8 @@ pairs = augment.two_views(test_set.images[:1_000], recipe, generator=torch.Gener
 
 def knn(net, recorded=bank, asked=test_set):
     """Accuracy of the vote of the 20 nearest vectors."""
-    return probes.knn_accuracy(training.predict(net, recorded.images), recorded.labels, training.predict(net, asked.images), asked.labels)
+    return probes.knn_accuracy(training.predict(net, recorded.images), recorded.labels,
+                               training.predict(net, asked.images), asked.labels)
 
 
 def place(net):
@@ -315,18 +324,24 @@ def place(net):
 
 
 placed = {name: place(net) for name, net in spaces.items()}
-pixels = probes.knn_accuracy(training.to_input(bank.images).flatten(1), bank.labels, training.to_input(test_set.images).flatten(1), test_set.labels)
-print(f"neighbours of pixels {100 * pixels:.1f} %, guessing {100 / len(test_set.classes):.0f} %; loss - ln N:", ", ".join(f"{name} {placed[name][2]:+.4f}" for name in ("random", "pull only", "constant")))
+pixels = probes.knn_accuracy(training.to_input(bank.images).flatten(1), bank.labels,
+                             training.to_input(test_set.images).flatten(1), test_set.labels)
+print(f"neighbours of pixels {100 * pixels:.1f} %, guessing {100 / len(test_set.classes):.0f} %; loss - ln N:",
+      ", ".join(f"{name} {placed[name][2]:+.4f}" for name in ("random", "pull only", "constant")))
 
 _, axis = plt.subplots(figsize=(7.6, 4.2))
 align, uniform, _, accuracy = zip(*placed.values())
-dots = axis.scatter(uniform, align, c=[100 * value for value in accuracy], s=170, cmap="viridis", edgecolor=figures.INK, zorder=3)
+dots = axis.scatter(uniform, align, c=[100 * value for value in accuracy], s=170, cmap="viridis", edgecolor=figures.INK,
+                    zorder=3)
 for name, x, y in zip(placed, uniform, align):
-    below = any(abs(x - other) < 0.4 and 0 < height - y < 0.08 for other, height in zip(uniform, align))  # a dot is in the way
-    axis.annotate(name, (x, y), (-58 if name == "pull only" else 9, -15 if below else 8), textcoords="offset points", fontsize=9)
+    # a dot is in the way
+    below = any(abs(x - other) < 0.4 and 0 < height - y < 0.08 for other, height in zip(uniform, align))
+    axis.annotate(name, (x, y), (-58 if name == "pull only" else 9, -15 if below else 8), textcoords="offset points",
+                  fontsize=9)
 axis.figure.colorbar(dots, label="accuracy of 20 neighbours (%)")
 axis.margins(0.14)
-axis.set(title="Alignment alone is cheap; the best space is spread out as well", xlabel="uniformity (lower: more spread out)", ylabel="alignment (lower: partners nearer)");
+axis.set(title="Alignment alone is cheap; the best space is spread out as well",
+         xlabel="uniformity (lower: more spread out)", ylabel="alignment (lower: partners nearer)");
 
 # %% [markdown] tags=["workshop"]
 # The random, the collapsed and the constant encoder have the best alignment of all, because everything lies on one spot. The constant one is the control: its loss is exactly $\ln N$, and its neighbours are guesses. (“Pull only” is on its way there; what its neighbours still get right hides in the last digits of nearly equal vectors.) The push spreads the space out; the pull keeps partners together. A very high temperature hardly tells negatives apart, and one that is too low spends its force on the nearest few.
@@ -336,12 +351,14 @@ axis.set(title="Alignment alone is cheap; the best space is spread out as well",
 # %%
 _, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(3, 2))
 smooth = lambda values: training.History(loss=values).smooth(20)
-figures.curves({name: smooth(histories[name].metrics["uniformity"]) for name in plans}, title="How fast the cloud opens, by temperature", y="uniformity of a batch",
+figures.curves({name: smooth(histories[name].metrics["uniformity"]) for name in plans},
+               title="How fast the cloud opens, by temperature", y="uniformity of a batch",
                styles={"pull only": {"color": figures.GREY}}, axis=left)
 right.plot(TAUS, [100 * placed[f"tau {tau:g}"][3] for tau in TAUS], marker="o")
 right.axhline(100 * pixels, color=figures.GREY, linestyle="--", linewidth=1)
 right.annotate("pixels", (TAUS[-1], 100 * pixels), ha="right", va="bottom", fontsize=9, color=figures.GREY)
-right.set(xscale="log", title="Accuracy by temperature", xlabel="temperature", ylabel="accuracy of neighbours (%)", xticks=TAUS, xticklabels=[f"{tau:g}" for tau in TAUS])
+right.set(xscale="log", title="Accuracy by temperature", xlabel="temperature", ylabel="accuracy of neighbours (%)",
+          xticks=TAUS, xticklabels=[f"{tau:g}" for tau in TAUS])
 right.minorticks_off()
 print("training loss at the end:", {name: round(histories[name].last(20), 2) for name in plans if name != "pull only"})
 
@@ -361,12 +378,15 @@ def grouped(a, b, size):
 
 sizes = run.pick(smoke=(2,), cpu=(2, 8, 32), gpu=(2, 8, 32, 128))
 nets, jobs = zip(*(prepare(partial(grouped, size=size), f"{size - 1} negatives") for size in sizes))
-crops = augment.compose(partial(augment.random_resized_crop, size=train_set.images.shape[-1], scale=(0.5, 1)), augment.random_flip)
+crops = augment.compose(partial(augment.random_resized_crop, size=train_set.images.shape[-1], scale=(0.5, 1)),
+                        augment.random_flip)
 cropped, crop_job = prepare(partial(objectives.symmetric_info_nce, tau=0.1), "crops alone",   # for section 7
                             views=lambda x, generator: torch.cat(augment.two_views(x, crops, generator=generator)))
 training.side_by_side([*jobs, crop_job], run.device)
 crowd = {size - 1: knn(net) for size, net in zip(sizes, nets)} | {B - 1: placed["tau 0.1"][3]}
-figures.bars({f"{count} negative{'s' * (count > 1)}": value for count, value in crowd.items()}, title="Accuracy of neighbours by number of negatives, equal steps", marks={"random encoder": placed["random"][3]});
+figures.bars({f"{count} negative{'s' * (count > 1)}": value for count, value in crowd.items()},
+             title="Accuracy of neighbours by number of negatives, equal steps",
+             marks={"random encoder": placed["random"][3]});
 
 # %% [markdown]
 # The first few negatives bring most, the last ones little. Why should the number matter at all? Seen as information: a question with $N$ candidates can reveal at most $\ln N$ nats. InfoNCE bounds the **mutual information** of the pair from below (CPC; Poole et al., 2019, [arXiv 1905.06922](https://arxiv.org/abs/1905.06922)):
@@ -386,13 +406,15 @@ def bound(information, N, batches=20, dims=20):
     chance = torch.Generator().manual_seed(run.seed)
     q, noise = torch.randn(2, batches, N, dims, generator=chance)
     k = math.sqrt(rho2) * q + math.sqrt(1 - rho2) * noise
-    scores = k.square().sum(2)[:, None] / 2 - torch.cdist(math.sqrt(rho2) * q, k).square() / (2 * (1 - rho2))  # (batches, N, N)
+    # (batches, N, N)
+    scores = k.square().sum(2)[:, None] / 2 - torch.cdist(math.sqrt(rho2) * q, k).square() / (2 * (1 - rho2))
     return math.log(N) - F.cross_entropy(scores.flatten(0, 1), torch.arange(N).repeat(batches)).item()
 
 
 truth = [0.5 * step for step in range(1, 21)]
 estimates = {f"N = {N}": (truth, [bound(value, N) for value in truth]) for N in (16, 64, 256)}
-axis = figures.curves({"the truth": (truth, truth)} | estimates, title="The bound cannot rise above ln N", x="true mutual information (nats)", y="ln N - loss (nats)",
+axis = figures.curves({"the truth": (truth, truth)} | estimates, title="The bound cannot rise above ln N",
+                      x="true mutual information (nats)", y="ln N - loss (nats)",
                       styles={"the truth": {"color": figures.GREY, "linestyle": "--"}}, size=(6.6, 3.4))
 axis.hlines([math.log(N) for N in (16, 64, 256)], 0, 10, color=figures.GREY, linewidth=0.6);
 
@@ -449,7 +471,7 @@ def with_queue(momentum, size=B // 2):
         with torch.no_grad():
             keys = slow.network(y)                                       # no gradient through the keys
         value = objectives.info_nce(net(x), keys, 0.1, negatives=queue.keys.clone())
-        pictures[queue.push(keys)] = y                                   # only after the loss: no key is its own negative
+        pictures[queue.push(keys)] = y  # only after the loss: no key is its own negative
         return value
 
     def after(step):
@@ -469,9 +491,12 @@ ages = {f"momentum {momentum:g}": drifted[0] for momentum, (_, drifted, _) in mo
 queued = {momentum: knn(net) for momentum, (net, _, _) in moco.items()}
 _, axis = plt.subplots(figsize=(7.2, 3.4))
 axis.set_yscale("log")
-figures.curves({name: (steps[1:], moved[1:]) for name, (steps, moved) in ages.items()}, title="A slow key encoder lets keys age slowly", x="age of the key (steps)", y="drift (1: as far as a stranger)", axis=axis)
+figures.curves({name: (steps[1:], moved[1:]) for name, (steps, moved) in ages.items()},
+               title="A slow key encoder lets keys age slowly", x="age of the key (steps)",
+               y="drift (1: as far as a stranger)", axis=axis)
 axis.axhline(1, color=figures.GREY, linestyle="--", linewidth=1)
-print(f"neighbours before: {100 * placed['tau 0.1'][3]:.1f} %, after:", ", ".join(f"{100 * value:.1f} % with m = {momentum:g}" for momentum, value in queued.items()))
+print(f"neighbours before: {100 * placed['tau 0.1'][3]:.1f} %, after:",
+      ", ".join(f"{100 * value:.1f} % with m = {momentum:g}" for momentum, value in queued.items()))
 
 # %% [markdown] tags=["workshop"]
 # Without momentum the encoder runs away from its own queue: old keys soon say nothing about the network that has to beat them. The paper found that training fails at $m=0$; the printed line says what it did here to an encoder that was already good.
@@ -515,7 +540,8 @@ def caption_batches(size, shift=0):
     while True:
         for index in torch.randperm(held, generator=order)[: held // size * size].split(size):
             other = (index + shift) % held
-            images = augment.random_resized_crop(shown.images[index].float() / 255, shown.images.shape[-1], scale=(0.7, 1), generator=chance)
+            images = augment.random_resized_crop(shown.images[index].float() / 255, shown.images.shape[-1],
+                                                 scale=(0.7, 1), generator=chance)
             yield training.to_input(images), [sentences[i] for i in other.tolist()], meanings[other]
 
 
@@ -530,10 +556,13 @@ def prepare_captions(masked=False, shift=0, title=""):
     return towers, fitting(towers, loss, caption_batches(B, shift), title, steps=run.pick(smoke=4, cpu=250, gpu=1_500))
 
 
-towers, jobs = zip(prepare_captions(title="plain"), prepare_captions(masked=True, title="masked"), prepare_captions(shift=1, title="shuffled"))
+towers, jobs = zip(prepare_captions(title="plain"), prepare_captions(masked=True, title="masked"),
+                   prepare_captions(shift=1, title="shuffled"))
 viewer, view_job = prepare(partial(objectives.symmetric_info_nce, tau=0.1), "two views", pictures=shown[:held])
 _, *told = training.side_by_side([view_job, *jobs], run.device)
-print(f"ln({B} / {len(meanings.unique())}) = {math.log(B / len(meanings.unique())):.2f}; training loss at the end: plain {told[0].last(20):.2f}, equal captions masked {told[1].last(20):.2f}, captions of other pictures {told[2].last(20):.2f}")
+print(f"ln({B} / {len(meanings.unique())}) = {math.log(B / len(meanings.unique())):.2f}; training loss at the end: "
+      f"plain {told[0].last(20):.2f}, equal captions masked {told[1].last(20):.2f}, captions of other pictures "
+      f"{told[2].last(20):.2f}")
 
 # %% [markdown] tags=["workshop"]
 # Ask each pair of towers: which of all possible sentences belongs to this new picture? No label was ever used, only sentences.
@@ -549,9 +578,11 @@ def choices(pair, questions):
 known = meanings.unique().tolist()
 questions = ["a " + shown.classes[number] for number in known]
 answer = torch.tensor([known.index(number) for number in meanings[held:].tolist()], device=run.device)
-found = {name: choices(pair, questions) for name, pair in zip(("captions", "equal captions masked", "captions of other pictures"), towers)}
+kinds = ("captions", "equal captions masked", "captions of other pictures")
+found = {name: choices(pair, questions) for name, pair in zip(kinds, towers)}
 named = {name: (scores.argmax(1) == answer).float().mean().item() for name, scores in found.items()}
-figures.bars(named, title="Picking the right sentence for a new picture", controls=["captions of other pictures"], marks={"chance": 1 / len(known)});
+figures.bars(named, title="Picking the right sentence for a new picture", controls=["captions of other pictures"],
+             marks={"chance": 1 / len(known)});
 
 # %% [markdown] tags=["workshop"]
 # The pairing is all the supervision there is: break it, and nothing is left. The false negatives show in the printed lines. Without the mask the loss can hardly fall below the logarithm of the number of equal captions, since nobody can tell which of them is *the* partner; with it, it can. What that is worth in right answers is in section 8.
@@ -564,8 +595,11 @@ for label, net in (("random", encoder()), ("two views", viewer), ("captions", to
     for attribute in ("colour", "shape", "pattern"):
         labelled = replace(shown, labels=scenes.labels(attribute))
         taught[f"{attribute}: {label}"] = knn(net, labelled[: min(held, 5_000)], labelled[held:])
-order = [f"{attribute}: {label}" for attribute in ("colour", "shape", "pattern") for label in ("random", "two views", "captions")]
-figures.bars({key: taught[key] for key in order}, title="Captions teach what they name, two views what survives the changes", controls=[key for key in order if "random" in key]);
+order = [f"{attribute}: {label}" for attribute in ("colour", "shape", "pattern")
+         for label in ("random", "two views", "captions")]
+figures.bars({key: taught[key] for key in order},
+             title="Captions teach what they name, two views what survives the changes",
+             controls=[key for key in order if "random" in key]);
 
 # %% [markdown] tags=["workshop"]
 # The caption encoder knows what captions speak of. Two views ask for whatever survives the changes, named or not. Neither is “the meaning” of a picture; each is what the pairing keeps.
@@ -604,8 +638,10 @@ strangers = difference(torch.randint(len(bank), (len(test_set), 1)))
 rows = {"with colour changes": spaces["tau 0.1"], "crops alone": cropped}
 for name, net in rows.items():
     nearest = neighbours(net)
-    print(f"{name}: mean colour differs from the neighbours by {difference(nearest) / strangers:.2f} of the difference between strangers; accuracy {100 * knn(net):.1f} %")
-    figures.grid(torch.cat([splits.test.images[:8], *(splits.train.images[nearest[:8, rank]] for rank in range(2))]), columns=8, width=0.8, title=f"{name}: a picture, and its two nearest")
+    print(f"{name}: mean colour differs from the neighbours by {difference(nearest) / strangers:.2f} of the difference "
+          f"between strangers; accuracy {100 * knn(net):.1f} %")
+    figures.grid(torch.cat([splits.test.images[:8], *(splits.train.images[nearest[:8, rank]] for rank in range(2))]),
+                 columns=8, width=0.8, title=f"{name}: a picture, and its two nearest")
 
 # %% [markdown]
 # Crops of one picture have the same colours, and comparing colours is easier than recognising things. So the two views are not a detail: they *are* the task. Which changes to make, and why the head is thrown away afterwards, is lesson 05. With captions this choice is made by whoever wrote them, which is where lesson 08 starts.
@@ -618,40 +654,62 @@ for name, net in rows.items():
 table = claims.Claims(run, data=test_set.name)
 percent = lambda value: f"{100 * value:.1f} %"
 tests, asked = len(test_set), len(shown) - held
-better = lambda a, b, n=tests: claims.verdict(a - b, error=math.hypot(claims.share_error(a, n), claims.share_error(b, n)))
+better = lambda a, b, n=tests: claims.verdict(a - b, error=math.hypot(claims.share_error(a, n),
+                                                                      claims.share_error(b, n)))
 quality = {tau: placed[f"tau {tau:g}"][3] for tau in TAUS}
 spread = [placed[f"tau {tau:g}"][1] for tau in TAUS]
 on_val = {tau: knn(spaces[f"tau {tau:g}"], asked=val_set) for tau in TAUS}
 best, inner = max(TAUS, key=on_val.get), max(TAUS[1:-1], key=on_val.get)   # chosen on val, reported on test
 slow_drift, fast_drift = ages["momentum 0.99"][1], ages["momentum 0"][1]
-table.add("transfer", "Pairs alone, without a label, give a space in which like lies near like.", paper="MoCo, linear probe on ImageNet: 60.6 % (ResNet-50; v2: 71.1 %)",
-          here=f"neighbours {percent(quality[best])}; pixels {percent(pixels)}, random encoder {percent(placed['random'][3])}", verdict=better(quality[best], max(pixels, placed["random"][3])))
+table.add("transfer", "Pairs alone, without a label, give a space in which like lies near like.",
+          paper="MoCo, linear probe on ImageNet: 60.6 % (ResNet-50; v2: 71.1 %)",
+          here=f"neighbours {percent(quality[best])}; pixels {percent(pixels)}, random encoder "
+               f"{percent(placed['random'][3])}",
+          verdict=better(quality[best], max(pixels, placed["random"][3])))
 table.add("collapse", "Without negatives the encoder collapses, and InfoNCE is ln N.", paper="follows from the formula",
-          here=f"loss - ln 256 = {placed['pull only'][2]:+.4f}, neighbours {percent(placed['pull only'][3])}; a constant encoder {placed['constant'][2]:+.4f}, {percent(placed['constant'][3])}", verdict=abs(placed["pull only"][2]) < 0.01 and better(quality[best], placed["pull only"][3]) == claims.HOLDS)
+          here=f"loss - ln 256 = {placed['pull only'][2]:+.4f}, neighbours {percent(placed['pull only'][3])}; a "
+               f"constant encoder {placed['constant'][2]:+.4f}, {percent(placed['constant'][3])}",
+          verdict=abs(placed["pull only"][2]) < 0.01 and better(quality[best], placed["pull only"][3]) == claims.HOLDS)
 table.add("uniform", "The lower the temperature, the more uniform the space.", paper="Wang & Liu 2021 (curves)",
-          here=", ".join(f"{value:.2f} at {tau:g}" for tau, value in zip(TAUS, spread)), verdict=all(low < high for low, high in zip(spread, spread[1:])))
+          here=", ".join(f"{value:.2f} at {tau:g}" for tau, value in zip(TAUS, spread)),
+          verdict=all(low < high for low, high in zip(spread, spread[1:])))
 ends = max(quality[TAUS[0]], quality[TAUS[-1]])
-table.add("middle", "Neither the lowest nor the highest temperature is best.", paper="SimCLR: 59.7 % at 0.05, 64.4 % at 0.1, 60.7 % at 0.5, 58.0 % at 1 (table 5)",
-          here=", ".join(f"{percent(value)} at {tau:g}" for tau, value in quality.items()), verdict=better(quality[inner], ends))
+table.add("middle", "Neither the lowest nor the highest temperature is best.",
+          paper="SimCLR: 59.7 % at 0.05, 64.4 % at 0.1, 60.7 % at 0.5, 58.0 % at 1 (table 5)",
+          here=", ".join(f"{percent(value)} at {tau:g}" for tau, value in quality.items()),
+          verdict=better(quality[inner], ends))
 table.add("crowd", "More negatives give a better space.", paper="MoCo: more is better up to K = 65,536 (figure 3)",
-          here=", ".join(f"{count}: {percent(value)}" for count, value in crowd.items()), verdict=better(crowd[max(crowd)], crowd[min(crowd)]))
+          here=", ".join(f"{count}: {percent(value)}" for count, value in crowd.items()),
+          verdict=better(crowd[max(crowd)], crowd[min(crowd)]))
 
 # %% tags=["workshop"]
 highest = {N: max(estimates[f"N = {N}"][1]) for N in (16, 64, 256)}
 table.add("bound", "The bound on mutual information saturates at ln N.", paper="CPC, Poole et al. 2019",
-          here=", ".join(f"N {N}: at most {value:.2f} (ln N {math.log(N):.2f})" for N, value in highest.items()) + " of 10 nats", verdict=all(0.9 * math.log(N) < value <= math.log(N) for N, value in highest.items()))
-table.add("stale", "A slow key encoder keeps the queue consistent.", paper="the reason given for m = 0.999 (section 3.2)",
-          here=f"drift of the oldest keys {slow_drift[-1]:.2f} at m = 0.99, {fast_drift[-1]:.1f} at m = 0 (1: as far as a stranger)", verdict=slow_drift[-1] < fast_drift[-1])
-table.add("momentum", "Without momentum the training with a queue suffers.", paper="m = 0 fails; a large momentum works best (section 4.1)",
-          here=f"neighbours {percent(placed['tau 0.1'][3])} before, then " + ", ".join(f"{percent(value)} at m = {momentum:g}" for momentum, value in queued.items()), verdict=better(queued[0.99], queued[0.0]))
+          here=", ".join(f"N {N}: at most {value:.2f} (ln N {math.log(N):.2f})"
+                         for N, value in highest.items()) + " of 10 nats",
+          verdict=all(0.9 * math.log(N) < value <= math.log(N) for N, value in highest.items()))
+table.add("stale", "A slow key encoder keeps the queue consistent.",
+          paper="the reason given for m = 0.999 (section 3.2)",
+          here=f"drift of the oldest keys {slow_drift[-1]:.2f} at m = 0.99, {fast_drift[-1]:.1f} at m = 0 (1: as far "
+               f"as a stranger)", verdict=slow_drift[-1] < fast_drift[-1])
+table.add("momentum", "Without momentum the training with a queue suffers.",
+          paper="m = 0 fails; a large momentum works best (section 4.1)",
+          here=f"neighbours {percent(placed['tau 0.1'][3])} before, then "
+               + ", ".join(f"{percent(value)} at m = {momentum:g}" for momentum, value in queued.items()),
+          verdict=better(queued[0.99], queued[0.0]))
 plain, masked, broken = named.values()
 table.add("captions", "The same loss ties pictures to sentences.", paper="ConVIRT 2020, CLIP 2021",
-          here=f"right sentence of {len(known)}: {percent(max(plain, masked))}; shuffled captions {percent(broken)}", verdict=better(max(plain, masked), broken, asked))
-table.add("mask", "Masking equal captions names more pictures rightly.", paper="not in the paper; an experiment on scenes",
+          here=f"right sentence of {len(known)}: {percent(max(plain, masked))}; shuffled captions {percent(broken)}",
+          verdict=better(max(plain, masked), broken, asked))
+table.add("mask", "Masking equal captions names more pictures rightly.",
+          paper="not in the paper; an experiment on scenes",
           here=f"{percent(masked)} with the mask, {percent(plain)} without", verdict=better(masked, plain, asked))
 colours = {kind: knn(net) for kind, net in rows.items()}
-table.add("shortcut", "Without colour changes the space is worse.", paper="SimCLR: crop alone 33.1 %, crop and colour 56.3 % (figure 5)",
-          here=f"neighbours {percent(colours['crops alone'])} with crops alone, {percent(colours['with colour changes'])} with colour changes", verdict=better(colours["with colour changes"], colours["crops alone"]))
+table.add("shortcut", "Without colour changes the space is worse.",
+          paper="SimCLR: crop alone 33.1 %, crop and colour 56.3 % (figure 5)",
+          here=f"neighbours {percent(colours['crops alone'])} with crops alone, "
+               f"{percent(colours['with colour changes'])} with colour changes",
+          verdict=better(colours["with colour changes"], colours["crops alone"]))
 for name, value in ({"pixels": pixels} | {name: values[3] for name, values in placed.items()} | named).items():
     table.number(name, value)
 table.show()
