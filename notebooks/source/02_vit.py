@@ -691,10 +691,11 @@ table.add("half", "Moved to the unseen half, a ViT loses more than a ResNet.",
           verdict=judge(pairs(drop["ViT"], drop["ResNet"])))
 (_, vit_far), (_, res_far) = ((hits[bins[0]].float().mean().item(), hits[bins[-1]].float().mean().item())
                               for hits in right.values())
+n_far = int(bins[-1].sum())
 table.add("reach", "Far apart, a two-layer ViT relates what a short-sighted ResNet cannot.",
           paper="some heads look globally in the lowest layers (Fig. 7)",
           here=f"far pairs: ViT {percent(vit_far)}, ResNet-8 {percent(res_far)}",
-          verdict=claims.verdict(vit_far - res_far, error=error(*((x, int(bins[-1].sum())) for x in (vit_far, res_far)))))
+          verdict=claims.verdict(vit_far - res_far, error=error((vit_far, n_far), (res_far, n_far))))
 for (kind, size, seed), value in scores.items():
     table.number(f"{kind}, {size}, seed {seed}", value)
 table.show()
