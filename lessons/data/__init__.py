@@ -125,17 +125,26 @@ def masks(
 
 
 def recordings(
+    name: str = "sounds",
     *,
+    source: str = "real",
     train: int | None = None,
     val: int = 50,
     test: int | None = None,
     seed: int = 0,
+    world: str = "big",
     device: torch.device | str = "cpu",
 ) -> Splits[Recordings]:
-    """Short sounds with the name of what makes them, from a folder or the cache. There is no stand-in: scenes make
-    their own (`Scenes.sounds`). Arguments and errors as in `pictures` with source "real"."""
-    counts = _checked("sounds", "sounds", "real", 32, train=train, val=val, test=test)
-    raw, place = _find("sounds", size=0, source="real")
+    """Short sounds with the name of what makes them: `name` "sounds" from a folder or the cache, or "esc50" (ESC-50,
+    50 classes, non-commercial use only; almost a gigabyte) also from the hub. Scenes of `world` stand in with the
+    sounds of their objects, named by shape, where `source` allows it; by default only recordings will do. The other
+    arguments and errors as in `pictures`."""
+    counts = _checked(name, "sounds", source, 32, train=train, val=val, test=test)
+    found = _find(name, size=0, source=source)
+    if found is None:
+        counts = {part: 500 if count is None else count for part, count in counts.items()}
+        return _scenes(counts, seed, lambda n, first: _sung(world, n, seed, first).to(device))
+    raw, place = found
 
     def rows(part: str, index: torch.Tensor) -> Recordings:
         columns = [raw[0][f"{part}.{key}"][index] for key in ("waves", "lengths", "labels")]
@@ -143,6 +152,18 @@ def recordings(
         return Recordings(*columns, tuple(raw[1]["classes"]), ids, raw[1]["title"], place).to(device)
 
     return _split(raw, counts, seed, rows)
+
+
+def _sung(world: str, n: int, seed: int, first: int) -> Recordings:
+    """The sounds of n scenes in the form of recordings: two seconds at 16 kHz, silent after the object has ended."""
+    from .scenes import classes
+
+    made = _render(world, n, seed, 8, first, "cpu")
+    sounds = made.sounds(rate=tables.RATE)
+    waves = torch.nn.functional.pad(sounds, (0, tables.RATE * tables.CLIP_SECONDS - sounds.shape[1]))
+    ids = [f"scene-{seed}-{first + i}" for i in range(n)]
+    lengths = torch.full((n,), sounds.shape[1])
+    return Recordings(waves, lengths, made.labels("shape"), classes("shape"), ids, "scenes", BUILT_IN)
 
 
 def available(name: str) -> str | None:
