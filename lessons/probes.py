@@ -61,6 +61,42 @@ def linear_probe(
     return float(best.score(scaled[2], targets[2]))
 
 
+def ridge_probe(
+    train: Tensor,
+    train_labels: Tensor,
+    val: Tensor,
+    val_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    *,
+    strengths: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0),
+) -> float:
+    """Test accuracy of a ridge classifier on frozen features (N, D): least squares onto one-hot labels, closed form.
+
+    Like `linear_probe`, but in milliseconds and on the device of the features, for experiments with dozens of probes.
+    Features are standardised with the training set's mean and deviation; the L2 penalty per example is chosen among
+    `strengths` on val; test is used once. scikit-learn's RidgeClassifier with alpha = N * strength. Raises
+    SettingError where there is no strength to choose from.
+    """
+    if not strengths:
+        raise SettingError("strengths is empty: name at least one L2 penalty.")
+    exact = torch.float32 if train.device.type == "mps" else torch.float64
+    parts = [part.detach().to(exact) for part in (train, val, test)]
+    mean, deviation = parts[0].mean(0), parts[0].std(0, correction=0) + 1e-6
+    x, *others = ((part - mean) / deviation for part in parts)
+    targets = F.one_hot(train_labels).to(exact)
+    centre = targets.mean(0)
+    system, right = x.T @ x / len(x), x.T @ (targets - centre) / len(x)
+    identity = torch.eye(len(system), dtype=exact, device=x.device)
+    shares = []
+    for strength in strengths:
+        weight = torch.linalg.solve(system + strength * identity, right)
+        guesses = ((part @ weight + centre).argmax(1) for part in others)
+        truths = (val_labels, test_labels)
+        shares.append([(a == b).double().mean().item() for a, b in zip(guesses, truths, strict=True)])
+    return max(shares, key=lambda pair: pair[0])[1]
+
+
 def recall_at(similarity: Tensor, k: int = 1, positives: Tensor | None = None) -> float:
     """Share of queries (rows of `similarity` (M, N)) with a right answer among the k most similar columns.
 
