@@ -363,6 +363,11 @@ def dino_crops(
     global_scale: tuple[float, float] = (0.4, 1.0),
     local_scale: tuple[float, float] = (0.05, 0.4),
     generator: Generator | None = None,
+    *,
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
+    grayscale: float = 0.2,
+    blur: bool = True,
+    solarize: float = 0.2,
 ) -> list[Tensor]:
     """Multi-crop for DINO: two large views of each picture and n_local small ones, in this order.
 
@@ -370,25 +375,29 @@ def dino_crops(
     (B, 3, local_size, local_size); size None: the height of x; local_size None: half of size. The views differ in
     blur (always in the first, .1 in the second, .5 in the local ones) and solarisation (.2, second only). DINO,
     section 3.1 and the authors' code, which resizes bicubically where this is bilinear. The blur's kernel is a tenth
-    of the view's side, at least 3.
+    of the view's side, at least 3. `jitter` (brightness, contrast, saturation, hue; p = .8), `grayscale`, `blur` and
+    `solarize` weaken or switch off what small pictures do not bear.
     """
     _require(n_local >= 0, f"n_local must not be negative, got {n_local}.")
     size = size or x.shape[-2]
     local_size = local_size or max(size // 2, 2)
 
-    def view(side: int, scale: tuple[float, float], blur: float, *last: Step) -> Tensor:
+    brightness, contrast, saturation, hue = jitter
+
+    def view(side: int, scale: tuple[float, float], blurred: float, *last: Step) -> Tensor:
         kernel_size = max(3, side // 10 | 1)  # | 1: the odd number at or above
-        return compose(
+        steps = [
             partial(random_resized_crop, size=side, scale=scale),
             random_flip,
-            partial(color_jitter, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8),
-            partial(random_grayscale, p=0.2),
-            partial(gaussian_blur, kernel_size=kernel_size, p=blur),
-            *last,
-        )(x, generator)
+            partial(color_jitter, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=0.8),
+            partial(random_grayscale, p=grayscale),
+        ]
+        if blur:
+            steps.append(partial(gaussian_blur, kernel_size=kernel_size, p=blurred))
+        return compose(*steps, *last)(x, generator)
 
     first = view(size, global_scale, 1.0)
-    second = view(size, global_scale, 0.1, partial(random_solarize, p=0.2))
+    second = view(size, global_scale, 0.1, partial(random_solarize, p=solarize))
     return [first, second] + [view(local_size, local_scale, 0.5) for _ in range(n_local)]
 
 
