@@ -6,6 +6,27 @@ from torch import Tensor
 
 from .errors import SettingError
 
+# Lesson 03, MAE
+
+
+def normalise_patches(patches: Tensor, eps: float = 1e-6) -> Tensor:
+    """Each patch (..., numbers) minus its own mean, over the root of its own unbiased variance plus `eps`: the target
+    of MAE with norm_pix (He et al. 2021, arXiv 2111.06377, section 3). A flat patch becomes zero."""
+    mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
+    return (patches - mean) / (variance + eps).sqrt()
+
+
+def masked_mse(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Mean squared error over the hidden patches: prediction and target (B, N, numbers), `hidden` (B, N) bool. The mean
+    runs over the numbers of a patch, then over all hidden patches of the batch (He et al. 2021, section 3). Raises
+    SettingError for shapes that differ; with no hidden patch the result is not a number."""
+    if prediction.shape != target.shape or prediction.shape[:2] != hidden.shape:
+        shapes = f"{tuple(prediction.shape)}, {tuple(target.shape)} and {tuple(hidden.shape)}"
+        raise SettingError(f"Expected prediction and target (B, N, numbers) and hidden (B, N), got {shapes}.")
+    error = (prediction.float() - target.float()).square().mean(2)  # (B, N)
+    return (error * hidden).sum() / hidden.sum()
+
+
 # Lesson 04, contrastive learning
 
 
@@ -118,6 +139,95 @@ def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
     rows, columns = torch.triu_indices(len(z), len(z), 1, device=z.device)
     exponents = -t * (2 - 2 * _cosines(z, z)[rows, columns])
     return exponents.logsumexp(0) - torch.tensor(float(len(rows)), device=z.device).log()
+
+
+# Lesson 06, DINO
+
+
+def dino_targets(teacher: Tensor, centre: Tensor | float = 0.0, tau: float = 0.04) -> Tensor:
+    """What the student has to predict: softmax((teacher - centre) / tau) over the last axis, without gradient. Logits
+    (..., K), centre (K,). A small tau sharpens, the centre keeps one prototype from winning everywhere. Caron et al.
+    2021 (DINO, arXiv 2104.14294), section 3.1. Raises SettingError for a tau that is not above 0."""
+    _above_zero(tau)
+    return ((teacher.detach().float() - centre) / tau).softmax(-1)
+
+
+def cross_view_entropy(targets: Tensor, student: Tensor, tau: float = 0.1) -> Tensor:
+    """Mean of -sum_k P_t log P_s over all pairs of different views: targets (T, B, K) sum to 1, student logits
+    (V, B, K), the first T student views being those of the targets; T V - T pairs (DINO, equation 3). Uniform
+    predictions cost ln K. Raises SettingError for other shapes, for fewer than two views, and for a tau not above 0."""
+    _above_zero(tau)
+    T, V = len(targets), len(student)
+    if targets.ndim != 3 or targets.shape[1:] != student.shape[1:] or not T <= V or V < 2:
+        raise SettingError(
+            "Expected targets (T, B, K) and student logits (V, B, K) of V >= T views, V at least 2; "
+            f"got {tuple(targets.shape)} and {tuple(student.shape)}."
+        )
+    predicted = (student.float() / tau).log_softmax(-1)
+    costs = -torch.einsum("tbk,vbk->tv", targets, predicted) / targets.shape[1]  # (T, V)
+    same = torch.eye(T, V, dtype=torch.bool, device=costs.device)
+    return costs.masked_fill(same, 0).sum() / (T * V - T)
+
+
+def moved_centre(centre: Tensor, teacher: Tensor, momentum: float = 0.9) -> Tensor:
+    """m c + (1 - m) mean of the teacher's raw logits over views and pictures: (K,) and (..., K) -> (K,). It is for the
+    next step: the loss of this one uses the old centre (DINO, equation 4)."""
+    return centre.lerp(teacher.detach().float().flatten(0, -2).mean(0), 1 - momentum)
+
+
+def target_entropies(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(H of the mean target, mean H of the targets) in nats, for targets (..., K) that sum to 1. Their difference is
+    the information that prototypes carry about pictures: 0 in both collapses, one prototype for all (0, 0) or all
+    prototypes for each (ln K, ln K) (DINO, section 5.3 and figure 7)."""
+    rows = targets.flatten(0, -2)
+    entropy = lambda p: -torch.xlogy(p, p).sum(-1)  # noqa: E731
+    return entropy(rows.mean(0)), entropy(rows).mean()
+
+
+# Lesson 08, CLIP
+
+
+def clip_loss(
+    pictures: Tensor, texts: Tensor, scale: float | Tensor, *, target: Tensor | None = None, direction: str = "both"
+) -> Tensor:
+    """Symmetric cross entropy of the logits scale * cosine: each picture finds its caption, each caption its picture.
+
+    pictures, texts (B, D), row i of one belonging to row i of the other, normalised here; `scale` is exp(t) = 1/tau.
+    `target` (B, B), rows summing to 1, says which captions are right for each picture, where there are several (see
+    `shared_target`); by default the diagonal. For the way back its columns count, each brought to sum to 1.
+    `direction` "both", "pictures" (each picture asks) or "texts". Radford et al. 2021 (CLIP, arXiv 2103.00020),
+    figure 3. Raises SettingError for shapes that differ, a scale not above 0, another direction.
+    """
+    _same_shape(pictures, texts)
+    _above_zero(scale)
+    if direction not in ("both", "pictures", "texts"):
+        raise SettingError(f"direction is {direction!r}; expected 'both', 'pictures' or 'texts'.")
+    logits = scale * _cosines(_unit(pictures), _unit(texts))  # (B, B)
+    if target is None:
+        there = back = torch.arange(len(logits), device=logits.device)
+    else:
+        there, back = target.to(logits.dtype), F.normalize(target.to(logits.dtype), p=1, dim=0).T
+    losses = {"pictures": lambda: F.cross_entropy(logits, there), "texts": lambda: F.cross_entropy(logits.T, back)}
+    return (losses["pictures"]() + losses["texts"]()) / 2 if direction == "both" else losses[direction]()
+
+
+def shared_target(meanings: Tensor) -> Tensor:
+    """Targets for a batch in which captions repeat: meanings (B,) int64 -> (B, B), rows that sum to 1, each shared
+    equally among all captions that say the same. Without repeats the identity."""
+    same = (meanings[:, None] == meanings).float()
+    return same / same.sum(1, keepdim=True)
+
+
+def siglip_loss(pictures: Tensor, texts: Tensor, scale: float | Tensor, bias: float | Tensor) -> Tensor:
+    """A yes or no for every pair instead of one choice out of B: the sum over all B^2 pairs of
+    log(1 + exp(-z (scale * cosine + bias))), z = 1 on the diagonal and -1 elsewhere, divided by B. (B, D) twice,
+    normalised here. Zhai et al. 2023 (SigLIP, arXiv 2303.15343), section 3.2. Raises SettingError for shapes that
+    differ and a scale not above 0."""
+    _same_shape(pictures, texts)
+    _above_zero(scale)
+    logits = scale * _cosines(_unit(pictures), _unit(texts)) + bias  # (B, B)
+    sign = 2 * torch.eye(len(logits), device=logits.device) - 1
+    return -F.logsigmoid(sign * logits).sum() / len(logits)
 
 
 def _unit(x: Tensor) -> Tensor:
