@@ -115,7 +115,7 @@ def _source(name: str, wanted: str) -> tuple[str, str]:
     if place:
         where = {"folder": "the folder LESSONS_DATA_DIR", "cache": "the cache", "hub": "the hub (one download)"}[place]
         # A download may fail halfway: then "auto" still ends in the scenes, unless the reader insisted.
-        return ("auto" if place == "hub" and wanted == "auto" else "real"), f"{data.SETS[name].title} from {where}"
+        return ("auto" if place == "hub" and wanted == "auto" else "real"), f"{data.title(name)} from {where}"
     if wanted == "real":
         raise DataError(data.how_to_get(name))
     return "scenes", (

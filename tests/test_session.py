@@ -96,6 +96,13 @@ def test_a_folder_is_taken(monkeypatch, tmp_path, capsys, wanted):
     assert "CIFAR-10 from the folder" in capsys.readouterr().out
 
 
+def test_the_line_names_the_set_that_the_folder_holds(monkeypatch, tmp_path, capsys):
+    (tmp_path / "pictures" / "flickr8k-captions").mkdir(parents=True)
+    monkeypatch.setenv("LESSONS_DATA_DIR", str(tmp_path / "pictures"))
+    lessons.start(8)
+    assert "Flickr8k captions from the folder" in capsys.readouterr().out
+
+
 def test_a_folder_without_this_lessons_set_falls_back(monkeypatch, tmp_path):
     (tmp_path / "pictures" / "sounds").mkdir(parents=True)
     monkeypatch.setenv("LESSONS_DATA_DIR", str(tmp_path / "pictures"))

@@ -26,6 +26,7 @@ __all__ = [
     "masks",
     "pictures",
     "recordings",
+    "title",
 ]
 
 SOURCES = ("auto", "real", "scenes")
@@ -178,6 +179,13 @@ def available(name: str) -> str | None:
     return "hub" if spec.hub and hub.unreachable(spec.hub) is None else None
 
 
+def title(name: str) -> str:
+    """What the set `name` of SETS is called here: a folder may hold another set of its kind (Flickr8k for COCO)."""
+    spec = _spec(name)
+    folder = tables.locate(spec)
+    return SETS[folder.name].title if folder and folder.name in SETS else spec.title
+
+
 def how_to_get(name: str) -> str:
     """A message for a human: each place that was tried for the set `name`, and what to do."""
     spec = _spec(name)
@@ -267,11 +275,11 @@ def _find(name: str, *, size: int, source: str, need: int = 0) -> tuple[Raw, str
 
 
 def _from_folder(spec: tables.PublicSet, folder: Path, size: int) -> Raw:
-    title = SETS[folder.name].title if folder.name in SETS else spec.title
+    name = SETS[folder.name].title if folder.name in SETS else spec.title
     key = tables.signature(folder, size)
 
     def build() -> Raw:
-        tensors, meta = tables.to_raw(spec, title, tables.read_folder(spec, folder), size)
+        tensors, meta = tables.to_raw(spec, name, tables.read_folder(spec, folder), size)
         return tensors, meta | {"key": key}
 
     path = store.cache_dir(spec.kind, f"{folder.name}-{size}-folder.safetensors")

@@ -481,7 +481,7 @@ axis.minorticks_off();
 # <details><summary>Answer</summary>The lowest ratio: with many neighbours in sight every gap is easy. The same holds for the grid, where each hidden patch has a visible neighbour. A low loss says that the task was easy, not that much was learned. Losses of different tasks cannot be compared.</details>
 
 # %%
-SHORT = run.pick(smoke=4, cpu=400, gpu=2_500)
+SHORT = run.pick(smoke=4, cpu=250, gpu=2_500)
 variants = {"random, 75 %": {}, "25 % hidden": {"ratio": 0.25}, "50 % hidden": {"ratio": 0.5},
             "90 % hidden": {"ratio": 0.9}, "block, 75 %": {"rank": KINDS["block"]},
             "grid, 75 %": {"rank": KINDS["grid"]}, "loss on all patches": {"everywhere": True},
