@@ -355,7 +355,7 @@ figures.curves(
 );
 
 # %% [markdown] tags=["workshop"]
-# Both failures are there, and the loss is a bad witness for either: a loss near 0 in the first steps means one prototype for all, a loss stuck at $\ln K$ means all prototypes alike. In both the student agrees with its teacher perfectly. The centre pushes towards uniform, sharpening towards one; only together they balance.
+# Both failures are there. (On photographs the run without a centre may stop at a handful of prototypes instead of one.) The loss is a bad witness for either: a loss near 0 in the first steps means one prototype for all, a loss stuck at $\ln K$ means all prototypes alike. In both the student agrees with its teacher perfectly. The centre pushes towards uniform, sharpening towards one; only together they balance.
 #
 # ## 4 Train, and watch
 #
