@@ -242,4 +242,7 @@ def test_the_records_of_the_package_are_whole():
     for record in claims.references():
         shown = claims.Table(record, [])
         assert shown._repr_html_().count("<tr>") == len(record["claims"]) + 1
-        assert {row["verdict"] for row in record["claims"]} <= set(claims.MARKS) - {UNJUDGED}
+        for row in record["claims"]:
+            assert row["verdict"] in claims.MARKS
+            # What is claimed of a GPU cannot be judged elsewhere; everything else a record has to judge.
+            assert row["verdict"] != UNJUDGED or ("GPU" in row["claim"] and record["device"] == "cpu"), row
