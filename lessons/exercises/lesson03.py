@@ -23,7 +23,15 @@ def visible_count(n, ratio):
 
 
 def check_visible_count(candidate):
-    for n, ratio, want in ((64, 0.75, 16), (64, 0.6, 25), (196, 0.75, 49), (36, 0.7, 10), (64, 0.9, 6), (16, 0.0, 16)):
+    for n, ratio, want in (
+        (64, 0.75, 16),
+        (64, 0.6, 25),
+        (196, 0.75, 49),
+        (36, 0.7, 10),
+        (64, 0.9, 6),
+        (4, 0.75, 1),
+        (16, 0.0, 16),
+    ):
         causes = {
             "this is the number of hidden patches": int(n * ratio),
             "`/` or a product gives a float; a number of patches is an int": lambda got: isinstance(got, float),
