@@ -202,7 +202,7 @@ print("our MAE equal to the package's:", same)
 # %% tags=["workshop"]
 D, DEPTH, HEADS, WIDTH = run.pick(smoke=(24, 1, 2, 16), cpu=(64, 2, 2, 32), gpu=(192, 6, 3, 96))
 recipe = augment.compose(partial(augment.random_resized_crop, size=32, scale=(0.4, 1)), augment.random_flip)
-B, STEPS = run.pick(smoke=32, cpu=64, gpu=512), run.pick(smoke=6, cpu=1_600, gpu=10_000)
+B, STEPS = run.pick(smoke=32, cpu=64, gpu=512), run.pick(smoke=6, cpu=1_400, gpu=10_000)
 RATE = run.pick(smoke=2e-3, cpu=2e-3, gpu=1e-3)
 
 
