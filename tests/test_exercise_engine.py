@@ -1,6 +1,7 @@
 """The checking engine as a learner meets it, on three exercises made up for these tests."""
 
 import linecache
+import signal
 import tempfile
 import threading
 import time
@@ -302,11 +303,16 @@ def test_code_that_cannot_be_stopped_is_named():
 def test_interrupt_by_the_learner_gets_through_and_stops_their_code():
     import _thread
 
+    # A shell starts background jobs with SIGINT ignored, and Python then leaves it so.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = threading.active_count()
     timer = threading.Timer(0.2, _thread.interrupt_main)
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        judge(DEPTH, cell("def depth_to_n(depth):\n    while True: pass\n", "depth_to_n"), seconds=20)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            judge(DEPTH, cell("def depth_to_n(depth):\n    while True: pass\n", "depth_to_n"), seconds=20)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     timer.join()
     time.sleep(0.1)
     assert threading.active_count() == before
