@@ -626,7 +626,8 @@ figures.bars(shown, errors=errors, title=f"Recall@5 after {SHORT} steps, by pict
 # %% tags=["workshop"]
 speaker, its_tokens = (model, tokenizer) if train_set.name == "scenes" else recipes.caption_model(run, "scenes")[:2]
 count = run.pick(smoke=100, cpu=1_500, gpu=4_000)
-two = render(replace(recipes.CAPTION_WORLD, objects=(2, 2)), count, seed=6, device=run.device)
+draw = partial(render, size=recipes.caption_settings(run, "scenes").pixels, device=run.device)
+two = draw(replace(recipes.CAPTION_WORLD, objects=(2, 2)), count, seed=6)
 true = [one[0] for one in language.captions(two, 1, "relation", detail=0.0)]
 OPPOSITE = SIDES | {"above": "below", "below": "above"}
 
@@ -654,7 +655,7 @@ for name, other in false.items():
     noticed[name] = ((u * right).sum(1) > (u * wrong).sum(1)).float().mean().item()
 
 # %% tags=["workshop", "slide"]
-every = render(replace(recipes.CAPTION_WORLD, objects=(1, 1), held_out=()), 2 * count, seed=7, device=run.device)
+every = draw(replace(recipes.CAPTION_WORLD, objects=(1, 1), held_out=()), 2 * count, seed=7)
 names = [(colour, shape) for colour in recipes.CAPTION_WORLD.colours for shape in recipes.CAPTION_WORLD.shapes]
 asked = its_tokens([f"a {colour} {shape}" for colour, shape in names]).to(run.device)
 u, v = recipes.embed(speaker, every.images, asked)
