@@ -182,6 +182,107 @@ def bars(
     return axis
 
 
+def dots(
+    rows: Mapping[str, Mapping[str, float]],
+    *,
+    title: str,
+    x: str = "accuracy",
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+    percent: bool = True,
+    axis=None,
+):
+    """One line per row with a point for each of its named values, such as {"noise": {"zero-shot": 0.4, "chance":
+    0.1}}; a name has one colour in all rows ("chance" is a grey tick), explained in a legend below. `errors` as `rows`,
+    drawn as bars to both sides."""
+    axis = axis or pyplot().subplots(figsize=(7.2, 1.1 + 0.3 * len(rows)))[1]
+    names = sorted(dict.fromkeys(name for row in rows.values() for name in row), key=lambda name: name == "chance")
+    colours = dict(zip([name for name in names if name != "chance"], PALETTE, strict=False)) | {"chance": GREY}
+    for name in names:
+        places = [place for place, row in enumerate(rows.values()) if name in row]
+        values = [row[name] for row in rows.values() if name in row]
+        spread = [(errors or {}).get(label, {}).get(name, 0.0) for label, row in rows.items() if name in row]
+        look = {"marker": "|", "markersize": 13} if name == "chance" else {"marker": "o", "markersize": 6}
+        bar = spread if any(spread) else None
+        axis.errorbar(values, places, xerr=bar, linestyle="", color=colours[name], label=name, elinewidth=1.2, **look)
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    if percent:
+        axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axis.set(title=title, xlabel=x)
+    if len(names) > 1:
+        axis.legend(
+            frameon=False,
+            ncols=len(names),
+            fontsize=9,
+            loc="upper center",
+            bbox_to_anchor=(0.45, -0.3 / (0.2 * len(rows))),
+        )
+    return axis
+
+
+def token_row(patches: Tensor, words: Sequence[str], *, answer: int = 0, title: str = ""):
+    """A sequence as a model reads it: picture tokens (N, 3, P, P) and then words, each in a box; the last `answer` of
+    them, which are to be predicted, in another colour."""
+    figure, axes = panels(1, len(patches) + len(words), 0.62, 0.95)
+    for axis, patch in zip(axes, patches, strict=False):
+        axis.imshow(to_image(patch))
+    for place, (axis, word) in enumerate(zip(axes[len(patches) :], words, strict=True)):
+        colour = ORANGE if place >= len(words) - answer else SKY
+        axis.set(xlim=(0, 1), ylim=(0, 1))
+        axis.set_aspect("equal")
+        axis.add_patch(pyplot().Rectangle((0, 0), 1, 1, color=colour, alpha=0.35))
+        axis.text(0.5, 0.5, word, ha="center", va="center", fontsize=8)
+    for number, axis in enumerate(axes):
+        axis.set_xlabel(str(number), fontsize=7, color=GREY, labelpad=1)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return axes
+
+
+def table(values: Mapping[str, Mapping[str, float]], *, title: str, axis=None, controls: Sequence[str] = ()):
+    """Shares in [0, 1] as a coloured table, {row: {column: share}}: darker is higher, the number in each cell. Rows in
+    `controls` (what must fail) are named in grey; a missing value leaves its cell empty."""
+    columns = list(dict.fromkeys(column for row in values.values() for column in row))
+    axis = axis or pyplot().subplots(figsize=(1.8 + 0.82 * len(columns), 0.7 + 0.36 * len(values)))[1]
+    cells = [[row.get(column, math.nan) for column in columns] for row in values.values()]
+    axis.imshow(cells, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
+    for y, row in enumerate(cells):
+        for x, share in enumerate(row):
+            if math.isfinite(share):
+                colour = "white" if share > 0.7 else INK
+                axis.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=9, color=colour)
+    axis.set_xticks(range(len(columns)), columns)
+    axis.set_yticks(range(len(values)), list(values))
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    axis.grid(False)
+    for label in axis.get_yticklabels():
+        label.set_color(GREY if label.get_text() in controls else INK)
+    axis.set_title(f"{title} (in %)", pad=10)
+    return axis
+
+
+def steps(rows: Sequence[tuple[str, str, str, str]], *, title: str):
+    """A page that tells a path: for each row a number in a circle, a name, what it added, and what was measured, on one
+    line down the left."""
+    import textwrap
+
+    lines = [
+        (number, name, added, textwrap.wrap(found, 92, max_lines=2, placeholder=" …"))
+        for number, name, added, found in rows
+    ]
+    axis = pyplot().subplots(figsize=(11.5, 0.62 * len(rows) + 0.5))[1]
+    axis.plot([0, 0], [0, len(rows) - 1], color=GREY, linewidth=2, zorder=1)
+    for y, (number, name, added, found) in enumerate(lines):
+        axis.scatter([0], [y], s=480, color=BLUE, zorder=2)
+        axis.text(0, y, number, color="white", ha="center", va="center", fontweight="bold")
+        axis.text(0.035, y - 0.12, name, fontweight="bold", va="bottom")
+        axis.text(0.035, y + 0.02, added, fontsize=9, va="top")
+        axis.text(0.47, y, "\n".join(found), fontsize=8.5, va="center", color=INK if found else GREY)
+    axis.set(xlim=(-0.03, 1.1), ylim=(len(rows) - 0.4, -0.7), title=title)
+    axis.axis("off")
+    return axis
+
+
 def explore(draw: Callable[..., object], **controls):
     """Let the reader turn `draw(**values)`: sliders and menus (ipywidgets.interact's abbreviations: (low, high),
     a list, a bool) in a live notebook. In a headless run, whose output is kept, draws the first setting once."""

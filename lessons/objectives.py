@@ -184,6 +184,51 @@ def target_entropies(targets: Tensor) -> tuple[Tensor, Tensor]:
     return entropy(rows.mean(0)), entropy(rows).mean()
 
 
+# Lesson 07, DINOv2
+
+
+def koleo(x: Tensor, eps: float = 1e-8) -> Tensor:
+    """-mean log of the distance from each vector of x (B, D) to its nearest other, all brought to length 1 first: low
+    where a batch spreads evenly over the sphere. Sablayrolles et al. 2019 (arXiv 1806.03198), as in DINOv2 (Oquab et
+    al. 2024, arXiv 2304.07193, section 4). `eps` keeps the logarithm finite where two coincide; such a pair has no
+    direction to part in, and no gradient. Raises SettingError for fewer than two vectors."""
+    if x.ndim != 2 or len(x) < 2:
+        raise SettingError(f"koleo compares neighbours: expected (B, D) with at least two rows, got {tuple(x.shape)}.")
+    x = _unit(x)
+    nearest = _cosines(x.detach(), x.detach()).fill_diagonal_(-2).argmax(1)  # nobody is their own neighbour
+    return -((x - x[nearest]).norm(dim=1) + eps).log().mean()
+
+
+def sinkhorn_targets(teacher: Tensor, tau: float = 0.04, iterations: int = 3) -> Tensor:
+    """Targets (..., K) that sum to 1 and use all prototypes alike over the whole batch: exp(teacher / tau), its columns
+    and its rows brought to equal sums in turn, `iterations` times, without gradient. Cuturi 2013, in SwAV (arXiv
+    2006.09882, section 3.1) and DINOv2. Rows are exact at the end, columns nearly. Raises SettingError for a tau not
+    above 0."""
+    _above_zero(tau)
+    rows = teacher.detach().float().flatten(0, -2) / tau  # (N, K)
+    q = (rows - rows.max()).exp()
+    for _ in range(iterations):
+        q = q / q.sum(0, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)  # each prototype the same share
+        q = q / q.sum(1, keepdim=True)  # each row a distribution
+    return q.view(teacher.shape)
+
+
+def masked_patch_entropy(targets: Tensor, student: Tensor, hidden: Tensor, tau: float = 0.1) -> Tensor:
+    """iBOT's loss: -sum_k P_t log P_s of every hidden patch, a mean over the hidden patches of each picture, then over
+    all B pictures, those without a mask counting as 0 (as in DINOv2's code). targets and student logits (M, K) belong
+    to the M True places of `hidden` (B, N), in order. Zhou et al. 2022 (arXiv 2111.07832), equation 2. Raises
+    SettingError for shapes that do not fit and a tau not above 0."""
+    _above_zero(tau)
+    if targets.shape != student.shape or targets.ndim != 2 or len(targets) != int(hidden.sum()):
+        raise SettingError(
+            f"Expected targets and student logits (M, K) for the {int(hidden.sum())} hidden patches, got "
+            f"{tuple(targets.shape)} and {tuple(student.shape)}."
+        )
+    costs = -(targets * (student.float() / tau).log_softmax(-1)).sum(-1)  # (M,)
+    weight = (1 / hidden.sum(1, keepdim=True).clamp(min=1)).expand(hidden.shape)[hidden]  # (M,)
+    return (costs * weight).sum() / len(hidden)
+
+
 # Lesson 08, CLIP
 
 
@@ -228,6 +273,65 @@ def siglip_loss(pictures: Tensor, texts: Tensor, scale: float | Tensor, bias: fl
     logits = scale * _cosines(_unit(pictures), _unit(texts)) + bias  # (B, B)
     sign = 2 * torch.eye(len(logits), device=logits.device) - 1
     return -F.logsigmoid(sign * logits).sum() / len(logits)
+
+
+# Lesson 11, early fusion
+
+IGNORED = -100  # the label of a position that the loss leaves out, as in PyTorch's cross entropy
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of the next token, over the positions that have a label: -log p(label t + 1 | tokens to t).
+
+    logits (..., T, V) of the token after each one, labels (..., T) int64 aligned with the tokens: the token itself
+    where it is to be learned (the answer and its end), IGNORED elsewhere (pictures, question, padding). The shift by
+    one happens here, not before. LLaVA (Liu et al. 2023, arXiv 2304.08485), section 4.2. Raises SettingError for
+    shapes that do not fit, and on a CPU where no position has a label.
+    """
+    return F.cross_entropy(*_next_tokens(logits, labels), ignore_index=IGNORED)
+
+
+def z_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean of (log Z)^2 over the positions that answer_loss counts, Z = sum_v exp(logit v). The cross entropy does not
+    feel a constant added to all logits, and this keeps it small; Chameleon (arXiv 2405.09818, section 2.3) adds
+    1e-5 of it. Shapes and errors as in answer_loss."""
+    logits, labels = _next_tokens(logits, labels)
+    return logits.logsumexp(1)[labels != IGNORED].square().mean()
+
+
+def text_log_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """How likely the labelled tokens of each text are together: log p, the sum over its positions that have a label.
+    logits (..., T, V), labels (..., T) as in answer_loss -> (...)."""
+    likely = logits[..., :-1, :].float().log_softmax(-1)
+    wanted = labels[..., 1:]
+    found = likely.gather(-1, wanted.clamp(min=0)[..., None])[..., 0]
+    return found.masked_fill(wanted == IGNORED, 0.0).sum(-1)
+
+
+def _next_tokens(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (M, V) and the label (M,) that each of them is to predict: that of the position after it."""
+    if logits.shape[:-1] != labels.shape or labels.shape[-1] < 2:
+        raise SettingError(
+            f"Expected logits (..., T, V) and labels (..., T) with T of at least 2, got {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}."
+        )
+    logits, labels = logits[..., :-1, :].flatten(0, -2).float(), labels[..., 1:].flatten()
+    if labels.device.type == "cpu" and not (labels != IGNORED).any():
+        raise SettingError(f"No position behind the first has a label: all are {IGNORED}, nothing could be learned.")
+    return logits, labels
+
+
+def winoground(scores: Tensor) -> dict[str, Tensor]:
+    """Which of N pairs are told apart: {"text", "image", "group"} -> bool (N,). scores[n, i, c] (N, 2, 2) says how well
+    caption c fits picture i. text: each picture prefers its own caption; image: each caption prefers its own picture;
+    group: both. A tie is no preference. Guessing gives 1/4, 1/4 and 1/6. Thrush et al. 2022 (arXiv 2204.03162). Raises
+    SettingError for another shape."""
+    if scores.ndim != 3 or scores.shape[1:] != (2, 2):
+        raise SettingError(f"Expected scores (N, 2, 2), two pictures by two captions, got {tuple(scores.shape)}.")
+    own = scores.diagonal(dim1=1, dim2=2)  # (N, 2)
+    text = (own > scores.flip(2).diagonal(dim1=1, dim2=2)).all(1)  # picture i with the other caption
+    image = (own > scores.flip(1).diagonal(dim1=1, dim2=2)).all(1)  # caption i with the other picture
+    return {"text": text, "image": image, "group": text & image}
 
 
 def _unit(x: Tensor) -> Tensor:

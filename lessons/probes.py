@@ -1,5 +1,10 @@
 """What a frozen network knows, measured from its features: nearest neighbours, a linear probe, patches, retrieval."""
 
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -97,6 +102,77 @@ def ridge_probe(
     return max(shares, key=lambda pair: pair[0])[1]
 
 
+def draw_shots(labels: Tensor, k: int, seed: int = 0) -> Tensor:
+    """Numbers of k randomly drawn examples of each class, labels (N,) int64 -> int64 (K * k,): the examples of k-shot
+    learning. Raises SettingError where a class has fewer than k."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
+    counts = torch.bincount(labels)
+    if not 1 <= k <= int(counts.min()):
+        raise SettingError(f"k is {k}, but the rarest of {len(counts)} classes has {int(counts.min())} examples.")
+    return torch.cat([order[labels[order] == c][:k] for c in range(len(counts))])
+
+
+def few_shot_probe(
+    train: Tensor,
+    train_labels: Tensor,
+    val: Tensor,
+    val_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    k: int,
+    *,
+    seed: int = 0,
+    strengths: tuple[float, ...] = (1.0, 10.0, 100.0),
+) -> float:
+    """Test accuracy of multinomial logistic regression on k examples of each class, drawn by `seed` from train.
+
+    Features (N, D) are brought to length 1 and not standardised: few examples make a bad estimate of a deviation. The
+    inverse L2 strength C is chosen among `strengths` on val, which is more than k-shot learning has, so the probe
+    is flattered. scikit-learn's LogisticRegression. Raises SettingError as `draw_shots` does.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    chosen = draw_shots(train_labels, k, seed)
+    parts = [F.normalize(part.detach().float(), dim=1).cpu().numpy() for part in (train[chosen], val, test)]
+    targets = [part.cpu().numpy() for part in (train_labels[chosen], val_labels, test_labels)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*number of unique classes.*")  # one example of each is the point
+        fits = [LogisticRegression(C=c, max_iter=300).fit(parts[0], targets[0]) for c in strengths]
+    best = max(fits, key=lambda probe: probe.score(parts[1], targets[1]))
+    return float(best.score(parts[2], targets[2]))
+
+
+def crossing_point(shots: Sequence[float], accuracies: Sequence[float], level: float) -> float:
+    """How many examples per class a probe needs to reach `level`: its first crossing, interpolated linearly over log k
+    between measured accuracies. Below the first number of shots it is that number ("at most"), and infinite where the
+    probe never gets there. Radford et al. 2021 (CLIP), section 3.1.5. Raises SettingError for shots that do not rise
+    or another number of accuracies."""
+    if len(shots) != len(accuracies) or not shots or any(b <= a for a, b in zip(shots, shots[1:], strict=False)):
+        raise SettingError(f"Expected rising shots with an accuracy each, got {list(shots)} and {list(accuracies)}.")
+    if accuracies[0] >= level:
+        return float(shots[0])
+    for (k, below), (more, above) in pairwise(zip(shots, accuracies, strict=True)):
+        if above >= level:
+            share = (level - below) / (above - below)
+            return math.exp((1 - share) * math.log(k) + share * math.log(more))
+    return math.inf
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error: predictions sorted into `bins` equal intervals (low, high] of confidence, the gaps
+    between mean confidence and accuracy averaged with the number of predictions as weights. probabilities (N, K),
+    labels (N,) -> 0 to 1. Guo et al. 2017 (arXiv 1706.04599), equation 3. Raises SettingError for fewer than one bin.
+    """
+    if bins < 1:
+        raise SettingError(f"bins is {bins}; expected at least 1.")
+    confidence, guess = probabilities.float().max(1)
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    sums = torch.zeros(2, bins, device=probabilities.device)
+    sums[0].scatter_add_(0, place, confidence)
+    sums[1].scatter_add_(0, place, (guess == labels).float())
+    return ((sums[0] - sums[1]).abs().sum() / len(labels)).item()
+
+
 def recall_at(similarity: Tensor, k: int = 1, positives: Tensor | None = None) -> float:
     """Share of queries (rows of `similarity` (M, N)) with a right answer among the k most similar columns.
 
@@ -125,3 +201,52 @@ def patch_labels(masks: Tensor, patch: int) -> Tensor:
         raise SettingError(f"Masks of {tuple(masks.shape[1:])} pixels cannot be cut into patches of {patch}.")
     tiles = masks.unfold(1, patch, patch).unfold(2, patch, patch).flatten(3)  # (N, H/P, W/P, P*P)
     return F.one_hot(tiles.long()).sum(3).argmax(-1)
+
+
+def dense_probe(
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    test: Tensor,
+    score: Callable[[Tensor, Tensor], float],
+    *,
+    strengths: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0),
+) -> Tensor:
+    """What one linear layer on frozen patch tokens says of every pixel: maps (N, C, H, W) for the test pictures.
+
+    `train` and `val` are (patch tokens (N, P, D) of a square grid, true maps (N, C, H, W)): one-hot classes, depth, or
+    both. Ridge regression, in closed form, from standardised tokens onto the mean of the maps over each patch; its
+    answer is enlarged bilinearly, as in DINOv2's linear segmentation (arXiv 2304.07193, section 7). The L2 penalty
+    per patch is chosen among `strengths` on val by `score(maps, truth)`, larger being better. Raises SettingError for
+    tokens that form no square grid, or maps that the grid does not divide.
+    """
+    tokens, maps = train
+    side = math.isqrt(tokens.shape[1])
+    if side**2 != tokens.shape[1] or maps.shape[-2] % side or maps.shape[-1] % side or len(maps) != len(tokens):
+        raise SettingError(
+            f"Expected patch tokens (N, P, D), P a square, and maps (N, C, H, W) that it divides; got "
+            f"{tuple(tokens.shape)} and {tuple(maps.shape)}."
+        )
+    exact = torch.float32 if tokens.device.type == "mps" else torch.float64
+    x = tokens.detach().flatten(0, 1).to(exact)  # (N P, D)
+    y = F.adaptive_avg_pool2d(maps.float(), side).flatten(2).mT.flatten(0, 1).to(exact)  # (N P, C)
+    mean, deviation, centre = x.mean(0), x.std(0, correction=0) + 1e-6, y.mean(0)
+    z = (x - mean) / deviation
+    system, right = z.T @ z / len(z), z.T @ (y - centre) / len(z)
+    identity = torch.eye(len(system), dtype=exact, device=x.device)
+
+    def predict(part: Tensor, weight: Tensor) -> Tensor:
+        answer = ((part.detach().to(exact) - mean) / deviation) @ weight + centre  # (N, P, C)
+        small = answer.float().mT.unflatten(2, (side, side))
+        return F.interpolate(small, size=maps.shape[-2:], mode="bilinear", align_corners=False)
+
+    weights = [torch.linalg.solve(system + strength * identity, right) for strength in strengths]
+    return predict(test, max(weights, key=lambda weight: score(predict(val[0], weight), val[1])))
+
+
+def mean_iou(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """IoU of each class (classes,), over the pixels of all pictures together, for class maps (N, H, W) int64; NaN for a
+    class that neither has. Its mean is the mIoU of segmentation benchmarks."""
+    flat = (truth * classes + prediction).flatten()
+    table = torch.bincount(flat, minlength=classes**2).view(classes, classes).float()  # rows: truth
+    both = table.diagonal()
+    return both / (table.sum(0) + table.sum(1) - both)

@@ -8,13 +8,16 @@ nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from ..errors import SettingError
 from .drawing import COLOURS, PATTERNS, SHAPES, uniform
-from .scenes import Scenes
+from .scenes import Scenes, render
 from .worlds import World
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
@@ -199,6 +202,43 @@ def captions(
             chosen = STYLES[(k + int(scenes.index[i])) % len(STYLES)] if style == "any" else style
             result[i].append(_caption(objects, scenes.world, chosen, dice, detail))
     return result
+
+
+def listed(scenes: Scenes, shuffled: bool = False) -> list[str]:
+    """The objects of each picture by colour and shape, "red ring, blue star, green cross": from left to right, or
+    `shuffled`, so that the order says nothing."""
+    rows = [sorted(objects, key=lambda t: t.x) for objects in things(scenes)]
+    if shuffled:
+        rows = [dice.shuffled(row) for row, dice in zip(rows, _dice(scenes, "list", 8), strict=True)]
+    return [", ".join(f"{t.colour} {t.shape}" for t in row) for row in rows]
+
+
+def exchanged(
+    world: World, count: int, *, seed: int = 0, size: int = 32, device: torch.device | str = "cpu"
+) -> tuple[Tensor, list[tuple[str, str]]]:
+    """`count` pairs of pictures that differ in one thing only: two objects have each other's colour.
+
+    (uint8 (count, 2, 3, size, size), for each pair the two lists of what there is, shuffled as in `listed`, both in the
+    same order). Every picture shows as many objects as the world allows, at least two, of different shapes and colours:
+    pairs that no caption could tell apart do not occur. Raises SettingError for a world with fewer than two objects or
+    colours.
+    """
+    most = world.objects[1]
+    if most < 2 or len(world.colours) < most:
+        raise SettingError(f"Exchanging colours takes two objects and {max(most, 2)} colours; see World.objects.")
+    images, texts, first = [], [], 0
+    triples = list(permutations(world.colours, most))
+    for number, colours in enumerate(triples):
+        n = count * (number + 1) // len(triples) - first
+        if n:
+            # The order of a world's colours says who wears which: turned round, everything else stays the same.
+            for_each = [colours, (colours[1], colours[0], *colours[2:])]
+            worlds = [replace(world, objects=(most, most), distinct=True, colours=c) for c in for_each]
+            a, b = (render(w, n, seed=seed, first=first, size=size, device=device) for w in worlds)
+            images.append(torch.stack([a.images, b.images], 1))
+            texts += zip(listed(a, shuffled=True), listed(b, shuffled=True), strict=True)
+            first += n
+    return torch.cat(images), texts
 
 
 # Questions

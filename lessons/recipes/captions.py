@@ -1,4 +1,4 @@
-"""Models that several lessons start from: each is trained by one function, or taken from the cache."""
+"""Lesson 08's caption model, from which lessons 09 and 10 start, and what it is trained on."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import augment, data, objectives, training
-from .data import Captioned, Splits, language
-from .data.scenes import WORLDS, World, render
-from .data.tokenizer import Tokenizer
-from .errors import SettingError
-from .nets.clip import ConvTower, DualEncoder, TextTower, ViTTower
-from .session import Run
+from .. import augment, data, objectives, training
+from ..data import Captioned, Splits, language
+from ..data.scenes import WORLDS, World, render
+from ..data.tokenizer import Tokenizer
+from ..errors import SettingError
+from ..nets.clip import ConvTower, DualEncoder, TextTower, ViTTower
+from ..session import Run
 
 HELD_OUT = (("red", "cross"), ("green", "star"), ("blue", "ring"), ("yellow", "square"))  # kept for lesson 10
 CAPTION_WORLD = replace(
