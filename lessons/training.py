@@ -156,7 +156,8 @@ def fit(
                     raise KeyboardInterrupt
                 for group, rate in zip(optimizer.param_groups, base, strict=True):
                     group["lr"] = rate * factor(step)
-                with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+                # The cache of casts is one for all threads: with it, jobs side by side disturb each other's rounding.
+                with torch.autocast(device.type, precision, enabled=precision is not None, cache_enabled=False):
                     result = loss_function(model, batch)
                 loss, measured = _measured(result)
                 loss.backward()

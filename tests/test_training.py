@@ -429,6 +429,24 @@ def test_side_by_side_gives_results_in_order_with_the_numbers_of_one_by_one(two_
     assert side_by_side(slow_first, CPU) == [0.05, 0.0, 0.02]
 
 
+def test_side_by_side_repeats_itself_in_bfloat16_where_weights_are_used_twice(two_threads):
+    def twice(seed: int):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64), nn.GELU(), nn.Linear(64, 10))
+        chance = torch.Generator().manual_seed(seed)
+        data = ([torch.randn(n, 64, generator=chance) for n in (64, 200)] for _ in range(100))
+        loss = lambda net, batch: net(batch[0]).square().mean() + net(batch[1]).cos().mean()  # noqa: E731
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+        return net, partial(fit, net, loss, data, steps=100, optimizer=optimizer, precision=torch.bfloat16)
+
+    def weights():
+        nets, jobs = zip(*(twice(seed) for seed in range(4)), strict=True)
+        side_by_side(jobs, CPU)
+        return torch.cat([p.detach().flatten() for net in nets for p in net.parameters()])
+
+    assert torch.equal(weights(), weights())
+
+
 def test_two_jobs_really_run_at_the_same_time(two_threads):
     meeting = threading.Barrier(2)
     assert sorted(side_by_side([partial(meeting.wait, 10)] * 2, CPU)) == [0, 1]
