@@ -31,6 +31,10 @@ def _prompts_wrong(kind):
             return [template.replace("{}", name) for name, template in zip(spoken, templates, strict=False)]
         if kind == "glued":
             return [name.replace("_", "").replace(" ", "") for name in names for _ in templates]
+        if kind == "unique":
+            return [template.replace("{}", name) for name in dict.fromkeys(spoken) for template in templates]
+        if kind == "lower":
+            return [template.replace("{}", name).lower() for name in spoken for template in templates]
         if kind == "sorted":
             return [template.replace("{}", name) for name in sorted(spoken) for template in templates]
         return [name for name in spoken for _ in templates]
@@ -46,6 +50,8 @@ _PROMPT_CAUSES = {
     "raw": "underscores are still there: nobody writes them in a caption",
     "sorted": "the names were sorted; class k must stay names[k], or every label is wrong",
     "bare": "the names stand alone, without their templates",
+    "unique": "a name that occurs twice lost its second place; class k must stay names[k], also where two share a name",
+    "lower": "capital letters were lost; leave them to the tokenizer",
 }
 
 
@@ -54,6 +60,7 @@ def check_prompts(candidate):
         (["tabby_cat", "ring", "airplane"], ["a photo of a {}", "{}, drawn"]),
         (["red_deer", "ant"], ["a {} or so", "the {}", "{}"]),
         (["b"], ["one {}"]),
+        (["crane", "NASA_rocket", "crane"], ["A {} at night", "the {}"]),  # ImageNet has two cranes
     )
     for names, templates in cases:
         causes = {sentence: _prompts_wrong(kind)(names, templates) for kind, sentence in _PROMPT_CAUSES.items()}
@@ -296,6 +303,8 @@ def check_crossing(candidate):
         (shots, [0.30, 0.45, 0.61, 0.70, 0.82], 0.95),
         (shots, [0.30, 0.45, 0.61, 0.70, 0.75], 0.75),
         ([2, 8, 50], [0.1, 0.5, 0.7], 0.62),
+        (shots, [0.30, 0.52, 0.41, 0.45, 0.48], 0.50),  # np.interp finds no first crossing where accuracies fall
+        ([1, 2, 4], [0.50, 0.40, 0.60], 0.50),  # reached exactly at the first k, and lost again
     )
     for ks, values, level in cases:
         want = crossing(ks, values, level)
@@ -484,7 +493,7 @@ EXERCISES = (
         ),
         solution=prompts,
         check=check_prompts,
-        covers="three lists of names, underscores, the name at any place of a template",
+        covers="four lists of names, underscores, capitals, two classes of one name, the name at any place of a template",
         wrong=tuple(
             (_prompts_wrong(kind), phrase)
             for kind, phrase in (
@@ -495,6 +504,8 @@ EXERCISES = (
                 ("raw", "underscores"),
                 ("sorted", "class k must stay"),
                 ("bare", "stand alone"),
+                ("unique", "second place"),
+                ("lower", "capital letters"),
             )
         ),
     ),
