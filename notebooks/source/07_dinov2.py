@@ -442,7 +442,7 @@ figures.curves({plan: smooth(logs[plan, seed].metrics["used"]) for plan in ("DIN
                baselines={"": math.log(K)}, axis=axes[1]);
 
 # %% [markdown] tags=["workshop"]
-# Both do their job from the first steps on. Whether the features get better for it is another question, and only the heads can answer it.
+# Both do their job, Sinkhorn at once and KoLeo after a few dozen steps. Whether the features get better for it, only the heads can tell.
 #
 # ## 4 One frozen backbone
 #
@@ -467,9 +467,9 @@ for axis, (task, unit) in zip(axes, tasks.items()):
     figures.bars(values, controls=order[4:], percent=False, x=unit, title=f"{task}: {best} first", axis=axis)
 
 # %% [markdown] tags=["workshop"]
-# Read the panels together, each network across all of them. A frozen network, a few labelled pictures and a linear layer: that is enough for answers which colours, or an untrained network, cannot give. How far the lead goes depends on the question. MAE, cheap and strong on pixels and places, is the rival to respect; on scenes it says least about *what* it sees as long as labels are few. That a single frozen network serves for everything, although nobody asked these questions when it was trained, is the point of a backbone. (On CIFAR-10 do not expect this after a minute of training: photographs take a self-distilled network far longer. There, the untrained one is hard to beat.)
+# Read the panels together, each network across all of them. A frozen network, a few labelled pictures and a linear layer: that is enough for answers which colours, or an untrained network, cannot give. How far the lead goes depends on the question. MAE, cheap and strong on pixels and places, is the rival to respect; on scenes it says least about *what* it sees as long as labels are few. That a single frozen network serves for everything, although nobody asked these questions when it was trained, is the point of a backbone. (On CIFAR-10 a minute is far too short: there the untrained one is hard to beat.)
 #
-# The paper's claim is about linear heads, and about self-supervised rivals: its frozen ViT-g is the best of those, and on par with or slightly above OpenCLIP (86.5 % on ImageNet with a linear layer). Fine-tuning would add some two points more.
+# The paper's claim is about linear heads, and about self-supervised rivals: its frozen ViT-g is the best of those, and on par with or slightly above OpenCLIP (86.5 % on ImageNet with a linear layer). 
 #
 # ## 5 Each term off
 #
@@ -667,7 +667,7 @@ for axis, (task, unit) in zip(axes, tasks.items()):
     figures.bars(values, controls=["untrained"], percent=False, x=unit, title=f"{task}: {best} first", axis=axis)
 
 # %% [markdown]
-# The engine found what it was asked for; that the backbone gets better for it does not follow. Compare the bars with the spread that section 9 judges by. A few hundred steps are too few to run out of variety, colours can be learned from junk, and a mosaic or a shuffled picture may teach patches as much as a landscape does.
+# The engine found what it was asked for; that the backbone gets better for it does not follow (section 9 judges by the spread). A few hundred steps are too few to run out of variety, colours can be learned from junk, and a mosaic or a shuffled picture may teach patches as much as a landscape does.
 #
 # The paper's runs are thousands of times longer (ViT-g, equal iterations): ImageNet 85.8 % on the curated 142 million, 83.3 % on as many uncurated ones, iNaturalist 82.3 and 68.0 %. But in segmentation the uncurated ones were *best*, 48.5 against 47.7.
 #
@@ -694,7 +694,7 @@ small |= {"untrained": ask(partial(tokens, tiny())), "its teacher": scores["DINO
 say(small)
 
 # %% [markdown]
-# (In the paper, ImageNet with a linear layer: ViT-L from scratch 84.5 %, distilled 86.3 %.) For a student this small, after so few steps, the luck of its start can weigh as much as its teacher. Therefore three starts each, and section 9 judges over them.
+# (In the paper, ImageNet with a linear layer: ViT-L from scratch 84.5 %, distilled 86.3 %.) For so small a student the luck of its start can weigh as much as its teacher: section 9 judges over three.
 #
 # ## 9 Where it falls short
 #
@@ -919,7 +919,7 @@ check("7.8");
 #
 # - A self-supervised backbone can be frozen: linear layers on a few labelled pictures then answer questions about the picture, its pixels and its depth, better than an untrained network or colours allow.
 # - DINOv2 is DINO, masked patches and a spreading term, and no contrastive loss. Each term does what it is made for; at this size the heads hardly notice, in the paper many small gains add up.
-# - Similarity to a small curated set, in feature space, finds the wanted pictures of a pool and drops their copies, without a label. What better data and a larger teacher are worth shows in trainings longer than ours; you know how to measure it, and that one training is not enough.
+# - Similarity to a small curated set, in feature space, finds the wanted pictures of a pool and drops their copies, without a label. What better data and a larger teacher are worth takes longer trainings, and more than one.
 #
 # **Read on.** Oquab et al. 2024, [DINOv2](https://arxiv.org/abs/2304.07193): sections 3 and 4, then the ablations. Zhou et al. 2022, [iBOT](https://arxiv.org/abs/2111.07832): why masked patches, and why there one head for both. Darcet et al. 2024, [Registers](https://arxiv.org/abs/2309.16588): what goes wrong in the patch tokens of large models. Sablayrolles et al. 2019, [Spreading vectors](https://arxiv.org/abs/1806.03198): where KoLeo comes from.
 #

@@ -222,7 +222,7 @@ print("packed texts equal texts alone:", torch.allclose(ours(seen, tokens), alon
 print("equal to the package's:        ", torch.allclose(ours(seen, tokens), tested(seen, tokens), atol=1e-5))
 
 # %% [markdown]
-# The package's form leaves out the products that the mask forbids, which saves time and changes nothing.
+# The package's form skips the products that the mask forbids.
 #
 # ## 3 Neighbours of the idea
 #
@@ -250,7 +250,7 @@ tested = fusion.GatedCrossAttention.forward(layer, x, seen)
 print("equal to the package's:      ", torch.allclose(layer(x, seen), tested, atol=1e-6))
 
 # %% [markdown]
-# Flamingo's gates protect a trained language model. Ours is trained along, so its gates begin at 0.5; from 0 it learns more slowly.
+# Flamingo's gates protect a trained language model. Ours is trained along, so its gates begin at 0.5.
 #
 # **Late fusion** reads the picture into one vector and the question into another, and a small network sees both. The vector is made from all places, so it can know where things are. `fusion.LateFusion` is that; `fusion.CrossAttentionModel` puts the layer above before each of two blocks.
 #
@@ -485,7 +485,7 @@ axes = figures.curves(lines, x="layer", y="share on the right object", title="Wh
 axes.set_xticks(range(depth));
 
 # %% [markdown]
-# The encoder's map is coarse, and each of its places has seen its surroundings. So attention shows where information was fetched, not all that was known there.
+# Each place of the encoder's map has seen its surroundings. So attention shows where information was fetched, not all that was known there.
 #
 # One question, all layers. The first picture is what was asked about; brighter means more attention of the question mark.
 
@@ -728,7 +728,7 @@ results.show()
 # %% [markdown] tags=["workshop", "slide"]
 # ## The path on one page
 #
-# Eleven steps. On the right stands a claim with its verdict and result, read from the records of the lessons' own runs. Cover the page, and draw it from memory: what did each step add?
+# On the right stands a claim with its verdict, read from the records of the lessons' own runs. Cover the page, and draw it from memory: what did each step add?
 
 # %% tags=["workshop", "slide"]
 ADDED = {1: ("add the input back: depth stops hurting", "cure"),             # step: what it added, key of its claim
@@ -878,4 +878,4 @@ check("11.8");
 #
 # **Read on.** Kim et al. 2021, [ViLT](https://arxiv.org/abs/2102.03334): section 3 is short. Alayrac et al. 2022, [Flamingo](https://arxiv.org/abs/2204.14198): the gates and their ablation. Liu et al. 2023, [LLaVA](https://arxiv.org/abs/2304.08485): how little has to be added to a language model. Chameleon Team 2024, [Chameleon](https://arxiv.org/abs/2405.09818): section 2.3 on stability. Thrush et al. 2022, [Winoground](https://arxiv.org/abs/2204.03162). Wadekar et al. 2024, [a taxonomy](https://arxiv.org/abs/2405.17927): where the modalities meet.
 #
-# **This was the last step.** You have built, from a residual block to a model that answers questions about a picture, every idea on the page above, and measured each against a control. Take your own pictures next.
+# **This was the last step.** You have built, from a residual block to a model that answers questions about a picture, every idea on the page above, and measured each against a control.
