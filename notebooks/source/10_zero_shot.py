@@ -392,9 +392,9 @@ _, (left, right) = plt.subplots(1, 2, figsize=(12, 3.6))
 for (name, values), colour in zip(sure.items(), figures.PALETTE):
     label = f"{name} ({100 * values.mean():.0f} %)"
     left.plot(values.sort().values.cpu(), torch.linspace(100, 0, len(values)), color=colour, label=label)
-left.set(title="How sure is the winner of 36 names?", xlabel="confidence c", ylabel="pictures above c (%)",
+left.set(title="How sure is the winner of 36 names? (mean)", xlabel="confidence c", ylabel="pictures above c (%)",
          xlim=(0, 1.02))
-left.legend(frameon=False, fontsize=8.5, loc="center left", title="mean confidence", title_fontsize=8.5)
+left.legend(frameon=False, fontsize=8.5, ncols=2, loc="upper center", bbox_to_anchor=(0.45, -0.18))
 figures.curves({name: (scales, curve) for name, curve in error_of.items()}, x="scale s = 1/τ", y="calibration error",
                title="The scale decides how honest confidence is", axis=right)
 right.axvline(s, color=figures.GREY, linestyle="--", linewidth=1)
