@@ -5,6 +5,7 @@ LESSON ?= 01
 DATA ?=
 SCALE ?=
 ARGS ?=
+NEW ?=
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,30 +25,33 @@ PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 NBVAL = $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test run claims bench format notebooks clean
+.PHONY: help setup lab test test-long run claims bench mutants format notebooks clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## make .venv with everything in it (once, about two minutes)
 	@:
 
-# In a container one is often root, and Jupyter then refuses to start unless told. The server listens on this machine only.
-AS_ROOT = $(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root)
+lab: setup ## open your own copy of a lesson in JupyterLab (LESSON=01 NEW=1 ARGS="--no-browser")
+	$(BIN)/python -m lessons lab $(LESSON) $(if $(NEW),--new) -- $(ARGS)
 
-lab: setup ## open JupyterLab on a lesson (LESSON=01 ARGS="--no-browser")
-	$(BIN)/python -m jupyterlab $(AS_ROOT) $(ARGS) notebooks/$(LESSON)_*.ipynb
-
-test: setup ## run all tests: units, exercises, every notebook, every solved exercise
+test: setup ## run all tests: units, exercises, every notebook and its 45-minute cut, every solved exercise
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT INT TERM && \
 	export LESSONS_CACHE_DIR="$$cache" $(TEST_ENV) && \
 	$(PYTEST) tests && \
 	set -- notebooks/*.ipynb && \
 	if [ -e "$$1" ]; then \
-		$(NBVAL) notebooks/*.ipynb && \
+		$(BIN)/python -m lessons cut all --out build/cut && \
+		$(NBVAL) notebooks/*.ipynb build/cut/*.ipynb && \
 		$(BIN)/python -m lessons solve all --out build/solved && \
 		LESSONS_STRICT=1 $(NBVAL) build/solved/*.ipynb; \
 	else echo "No notebooks yet: nothing more to test."; fi
+
+test-long: setup ## run the tests that `make test` leaves out, because they take long
+	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT INT TERM && \
+	LESSONS_CACHE_DIR="$$cache" $(TEST_ENV) $(PYTEST) -m long tests
+	$(BIN)/python -m tests.matrix
 
 run: setup ## run a lesson without a browser (LESSON=01 SCALE=cpu DATA=auto); result in build/
 	$(BIN)/python -m lessons run $(LESSON) $(if $(SCALE),--scale $(SCALE)) $(if $(DATA),--data $(DATA))
@@ -61,6 +65,9 @@ bench: setup ## measure the helper package side by side with its peers
 		OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.$$(basename "$$file" .py) || exit 1; \
 	done
 
+mutants: setup ## write realistic bugs into a copy of the code, one by one: each must fail a test (ARGS="--only probe")
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
 format: setup ## format and lint the code
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
@@ -70,7 +77,7 @@ notebooks: setup ## carry notebooks/source/*.py over to notebooks/*.ipynb; outpu
 
 clean: ## remove what can be made again: .venv, build, caches of the tools (data/ stays)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./notebooks/mine -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that belongs to another path (the checkout was moved or copied) is set up again.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))

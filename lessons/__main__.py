@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from .errors import LessonError
+from .errors import LessonError, SettingError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +24,23 @@ def parser() -> argparse.ArgumentParser:
     solve = commands.add_parser("solve", help="write the solved exercise sections that CI runs")
     solve.add_argument("lesson", nargs="?", default="all", help="a number such as 01, or all (default)")
     solve.add_argument("--out", type=Path, default=Path("build/solved"), help="folder (default: build/solved)")
+
+    cut = commands.add_parser("cut", help="write the 45-minute cuts for a workshop as notebooks of their own")
+    cut.add_argument("lesson", nargs="?", default="all", help="a number such as 01, or all (default)")
+    cut.add_argument("--out", type=Path, default=Path("build/cut"), help="folder (default: build/cut)")
+
+    lab = commands.add_parser("lab", help="open a copy of your own of a lesson in JupyterLab")
+    lab.add_argument("lesson", nargs="?", default="01", help="a number such as 01 (default)")
+    lab.add_argument("--new", action="store_true", help="make a new copy; the older ones stay")
+    lab.epilog = "What stands after -- goes to JupyterLab: python -m lessons lab 03 -- --no-browser"
+
+    mine = commands.add_parser("mine", help="list your own copies, or move your work out of the published notebooks")
+    mine.add_argument("lesson", nargs="?", default="all", help="a number such as 01, or all (default)")
+    mine.add_argument("--rescue", action="store_true", help="keep your work in notebooks/mine, restore the published")
+
+    progress = commands.add_parser("progress", help="show how far you are, or take it to another machine")
+    progress.add_argument("--export", metavar="FILE", default="", help="write the progress to a new file")
+    progress.add_argument("--import", metavar="FILE", default="", dest="merge", help="merge an exported file")
 
     commands.add_parser("sync", help="carry notebooks/source/*.py over to the notebooks")
 
@@ -53,8 +70,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 when it did what was asked, 1 when the doctor found faults, 2 for an error."""
-    options = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser().parse_args(arguments[:end])
+    options.further = arguments[end + 1 :]
     try:
+        if options.further and options.command != "lab":
+            raise SettingError(f"Only `lab` takes arguments after --, not {options.command}.")
         return int(COMMANDS[options.command](options) or 0)
     except LessonError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -75,6 +97,34 @@ def _solve(o: argparse.Namespace) -> None:
 
     for path in solve(o.lesson, o.out):
         print(path)
+
+
+def _cut(o: argparse.Namespace) -> None:
+    from .commands.notebooks import cut
+
+    for path in cut(o.lesson, o.out):
+        print(path)
+
+
+def _lab(o: argparse.Namespace) -> int:
+    from .commands.lab import lab
+
+    return lab(o.lesson, new=o.new, arguments=o.further)
+
+
+def _mine(o: argparse.Namespace) -> None:
+    from .commands import mine, notebooks
+
+    if not o.rescue:
+        mine.show(o.lesson)
+    elif not notebooks.rescue(o.lesson):
+        print("The published notebooks hold nothing of yours.")
+
+
+def _progress(o: argparse.Namespace) -> None:
+    from .exercises import progress
+
+    progress(export=o.export, merge=o.merge)
 
 
 def _sync(o: argparse.Namespace) -> None:
@@ -140,6 +190,10 @@ def _picture(o: argparse.Namespace) -> None:
 COMMANDS = {
     "run": _run,
     "solve": _solve,
+    "cut": _cut,
+    "lab": _lab,
+    "mine": _mine,
+    "progress": _progress,
     "sync": _sync,
     "exercises": _exercises,
     "links": _links,

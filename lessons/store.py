@@ -20,6 +20,7 @@ from lessons.errors import StorageError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 BLOCKED = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+ELSEWHERE = "set LESSONS_CACHE_DIR to a folder on another disk"
 STALE_SECONDS = 3600.0  # a partial file this old was left by a process that was killed
 
 
@@ -42,9 +43,8 @@ def cache_dir(*parts: str) -> Path:
     return Path(user_cache_dir("vision-to-language", appauthor=False)).joinpath(*parts)
 
 
-def _explanation(code: int | None, path: Path) -> str | None:
+def _explanation(code: int | None, path: Path, elsewhere: str) -> str | None:
     """The sentence for an error number, or None where the system's own message is the best there is."""
-    elsewhere = "set LESSONS_CACHE_DIR to a folder on another disk"
     if code in FULL:
         free = ""
         with suppress(OSError, StopIteration):
@@ -52,21 +52,22 @@ def _explanation(code: int | None, path: Path) -> str | None:
             free = f" ({shutil.disk_usage(existing).free / 2**20:,.0f} MB free)"
         return f"Disk full or quota reached{free} while writing {path}. Free some space, or {elsewhere}."
     if code in FORBIDDEN:
-        return f"No permission for {path}. Make its folder writable, or set LESSONS_CACHE_DIR to a folder of yours."
+        return f"No permission for {path}. Make its folder writable, or {elsewhere}."
     if code in BLOCKED:
         return f"Cannot write {path}: a file stands where a folder is needed, or the reverse. Move it away."
     return None
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the OSErrors a person can act on into StorageError; all others pass unchanged."""
+def _explained(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Turn the OSErrors a person can act on into StorageError; all others pass unchanged. `elsewhere` says how to have
+    the file in another place."""
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
-        message = _explanation(error.errno, path)
+        message = _explanation(error.errno, path, elsewhere)
         if message is None:
             raise
         raise StorageError(message) from error
@@ -78,7 +79,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     place in one step, on any exception it is removed and `path` stays as it was. Readers therefore see the old file or
     the new one, never half of one. Raises StorageError when the disk is full or the folder is not writable."""
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+    partial = _partial(path)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -90,6 +91,51 @@ def atomic(path: Path | str) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def create(path: Path | str, content: bytes, elsewhere: str = ELSEWHERE) -> bool:
+    """Write a new file, whole or not at all. False where something of that name is there already: it stays as it is,
+    also when two processes create it at once. Raises StorageError as `atomic` does; `elsewhere` is the way out that its
+    message offers."""
+    path = Path(path)
+    partial = _partial(path)
+    with _explained(path, elsewhere):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        try:
+            with open(partial, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _name(partial, path)
+        except FileExistsError:
+            return False
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+    return True
+
+
+def _name(partial: Path, path: Path) -> None:
+    """Give a finished file its name; FileExistsError where the name is taken."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as exFAT
+        with open(path, "xb") as file:
+            try:
+                file.write(partial.read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                path.unlink()
+                raise
+
+
+def _partial(path: Path) -> Path:
+    """A name beside `path` that no other process takes."""
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
 
 
 def _sweep(path: Path) -> None:

@@ -6,17 +6,17 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import checkouts
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lessons import claims, course, exercises
 from lessons.__main__ import COMMANDS, main
-from lessons.commands import doctor, links, notebooks, pack, results, run
+from lessons.commands import doctor, lab, links, mine, notebooks, pack, results, run
 from lessons.errors import LessonError, SettingError
 from lessons.exercises.engine import Exercise
 
@@ -63,7 +63,7 @@ def root(tmp_path, monkeypatch) -> Path:
     (root / "lessons" / "results").mkdir(parents=True)
     (root / "pyproject.toml").write_text(f'[project]\nname = "x"\n[project.urls]\nRepository = "{ADDRESS}"\n')
     save(root, cells_of_lesson())
-    for module in (links, notebooks, pack, results, run):
+    for module in (links, notebooks, pack, results, run, lab, mine):
         monkeypatch.setattr(module, "checkout", lambda: root)
     monkeypatch.setattr(claims, "references", lambda lesson=None: [])
     monkeypatch.setattr(doctor, "training_speed", lambda seconds: 100.0)
@@ -106,12 +106,17 @@ def test_every_command_has_help(command, capsys):
         (["run", "07"], "no notebook of lesson 07"),
         (["run", "01", "--update"], "--update needs --data scenes"),
         (["run", "01", "--update", "--data", "scenes", "--scale", "smoke"], "a scale other than smoke"),
+        (["cut", "99"], "numbered 1 to 11"),
+        (["cut", "07"], "no notebook of lesson 07"),
+        (["cut", "01"], "no code is tagged `workshop`"),
         (["links", "--repo", "nonsense"], "Expected owner/name"),
         (["links", "--repo", "ada/course", "--ref", "a b"], "Expected a branch or tag"),
         (["exercises", "--lesson", "12"], "numbered 1 to 11"),
         (["results", "--accept", "nowhere.json"], "is no file"),
         (["results", "--readme"], "README.md needs a line"),
         (["pack", "--out", "bundle", "--data", "notebooks"], "holds none of the known sets"),
+        (["progress", "--import", "nowhere.json"], "nowhere.json cannot be read"),
+        (["progress", "--export", "progress.json"], "There is no progress yet"),
     ],
 )
 def test_an_error_is_one_clear_line_and_exit_code_2(root, capsys, arguments, expected):
@@ -227,19 +232,26 @@ def test_hold_compares_with_the_reference_of_the_same_scale_and_data(root, monke
 def test_time_left_comes_from_the_reference_and_follows_this_machine(root, monkeypatch):
     book = load(root / "notebooks" / "01_resnet.ipynb")
     monkeypatch.setattr(claims, "references", lambda lesson=None: [RECORD | {"cell_seconds": [10.0, 20.0, 60.0]}])
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     expected = run.expected_seconds(course.LESSONS[0], "cpu", "scenes", [None] * 3)
     bar = run.Bar(book, course.LESSONS[0], expected)
-    assert bar.left() == pytest.approx(90, abs=1)
-    bar.seconds, bar.began = [20.0], time.perf_counter()  # the first cell took twice as long as in the reference
-    assert bar.left() == pytest.approx(160, abs=1)
-    assert "1/3 cells, about 2:" in bar.line()
+    assert bar.left() == 90
+    with bar.cell(bar.index):
+        clock.now += 4
+        assert bar.left() == 86
+        clock.now += 16  # the first cell took twice as long as in the reference
+    assert bar.seconds == [20]
+    bar.began = clock.now
+    assert bar.left() == 160
+    assert "1/3 cells, about 2:40 left" in bar.line()
     assert run.expected_seconds(course.LESSONS[0], "cpu", "scenes", [None] * 4) is None
     bar.expected = None
-    assert bar.left() == pytest.approx(40)
+    assert bar.left() == 40
     bar.close()
 
 
-# sync, solve
+# sync, solve, cut
 
 
 def test_sync_keeps_outputs_of_unchanged_cells_and_all_ids(root, capsys):
@@ -274,6 +286,156 @@ def test_sync_makes_a_new_notebook_the_same_on_every_machine(root):
     main(["sync"])
     assert path.read_bytes() == first
     assert load(path).cells[1].metadata.tags == ["setup"]
+
+
+# A reader's work in the published notebooks
+
+
+PUBLISHED, MINE = Path("notebooks/01_resnet.ipynb"), Path("notebooks/mine")
+
+
+@pytest.fixture
+def dated(monkeypatch) -> None:
+    monkeypatch.setattr(mine, "today", lambda: "2026-11-27")
+
+
+@pytest.fixture(params=["git", "no git"])
+def history(request, root, dated) -> bool:
+    """Whether the checkout is a committed repository; `sync` ran in it once."""
+    assert main(["sync"]) == 0
+    if request.param == "git":
+        (root / ".gitignore").write_text("build/\nnotebooks/mine/\n")
+        commit(root)
+    return request.param == "git"
+
+
+def commit(root: Path) -> None:
+    checkouts.git(root, "init", "--quiet")
+    checkouts.git(root, "add", "--all")
+    checkouts.git(root, "commit", "--quiet", "--message", "published")
+
+
+def answer(root: Path, text: str = "my_answer = 42") -> bytes:
+    """What a reader does: another text in a cell, its output, and a new cell, saved as JupyterLab saves."""
+    book = load(root / PUBLISHED)
+    book.cells[3].source, book.cells[3].outputs = text, [new_output("stream", text="42\n")]
+    book.cells.append(new_markdown_cell(f"A note: {text}"))
+    nbformat.write(book, root / PUBLISHED)
+    return (root / PUBLISHED).read_bytes()
+
+
+def edit_source(root: Path, before: str, after: str) -> None:
+    source = _source(root)
+    assert before in source.read_text()
+    source.write_text(source.read_text().replace(before, after))
+
+
+def kept(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (root / MINE).glob("*")}
+
+
+def test_sync_keeps_a_readers_work_before_it_carries_over(root, history, capsys):
+    first = answer(root)
+    assert main(["sync"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{PUBLISHED}: your own work in it is kept as {MINE / '01_resnet.2026-11-27.ipynb'}" in shown
+    assert kept(root) == {"01_resnet.2026-11-27.ipynb": first}
+    assert "my_answer" not in (root / PUBLISHED).read_text()
+
+    second = answer(root, "my_answer = 43")
+    main(["sync"])
+    assert kept(root) == {"01_resnet.2026-11-27.ipynb": first, "01_resnet.2026-11-27-2.ipynb": second}
+    main(["sync"])
+    assert len(kept(root)) == 2, "nothing of the reader's is left to keep"
+
+
+def test_sync_keeps_work_also_where_nothing_was_ever_carried_over_or_committed(root, dated, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # not even git
+    work = answer(root)
+    main(["sync"])
+    assert kept(root) == {"01_resnet.2026-11-27.ipynb": work}
+
+
+def test_sync_leaves_the_work_where_no_copy_can_be_kept(root, history, monkeypatch, capsys):
+    work = answer(root)
+    (root / MINE).write_text("a file where the folder should be")
+    assert main(["sync"]) == 2
+    assert "a file stands where a folder is needed" in capsys.readouterr().err
+    assert (root / PUBLISHED).read_bytes() == work
+
+
+def test_a_contributors_edits_make_no_copies(root, history):
+    edit_source(root, "Look at the switches.", "Look at these switches.")
+    main(["sync"])
+    edit_source(root, "Look at these switches.", "Look at all switches.")  # neither in the source now nor committed
+    main(["sync"])
+    edit_source(root, "# %% [markdown]\n# ## Train", "# %% [markdown]\n# ## Training")
+    main(["sync"])
+    assert not kept(root) and "## Training" in (root / PUBLISHED).read_text()
+
+
+def test_the_copy_is_made_also_when_the_source_changed_meanwhile(root, history):
+    edit_source(root, "Look at the switches.", "Look at these switches.")
+    work = answer(root)
+    main(["sync"])
+    assert kept(root) == {"01_resnet.2026-11-27.ipynb": work}
+    assert "these switches" in (root / PUBLISHED).read_text()
+
+
+def test_the_difference_tells_a_readers_work_from_a_stale_notebook(root, history):
+    path = root / PUBLISHED
+    assert notebooks.difference(path, root) == ""
+    edit_source(root, "Look at the switches.", "Look at these switches.")
+    stale = notebooks.difference(path, root)
+    assert "run `make notebooks`" in stale and "your own work" not in stale
+    answer(root)
+    work = notebooks.difference(path, root)
+    assert "holds your own work (cell 4, 7)" in work and "`python -m lessons mine 01 --rescue`" in work
+
+
+def test_rescue_moves_the_work_and_restores_what_is_published(root, history, capsys):
+    published = (root / PUBLISHED).read_bytes()
+    work = answer(root)
+    assert main(["mine", "01", "--rescue"]) == 0
+    assert f"{PUBLISHED}: yours is kept as {MINE / '01_resnet.2026-11-27.ipynb'}" in capsys.readouterr().out
+    assert kept(root) == {"01_resnet.2026-11-27.ipynb": work}
+    assert notebooks.difference(root / PUBLISHED, root) == ""
+    assert (root / PUBLISHED).read_bytes() == published
+    assert main(["mine", "--rescue"]) == 0
+    assert "hold nothing of yours" in capsys.readouterr().out and len(kept(root)) == 1
+    assert not history or not checkouts.git(root, "status", "--porcelain"), "git sees no change"
+
+
+def test_rescue_takes_a_damaged_notebook_too(root, history, capsys):
+    published = (root / PUBLISHED).read_bytes()
+    (root / PUBLISHED).write_text("{half a noteb")
+    assert main(["sync"]) == 2
+    assert "`python -m lessons mine 01 --rescue`" in capsys.readouterr().err
+    assert main(["mine", "--rescue"]) == 0
+    assert kept(root) == {"01_resnet.2026-11-27.ipynb": b"{half a noteb"}
+    assert [cell.source for cell in load(root / PUBLISHED).cells] == [cell.source for cell in cells_of_lesson()]
+    assert not history or (root / PUBLISHED).read_bytes() == published
+
+
+def test_outputs_of_a_readers_run_are_rescued_and_the_committed_ones_restored(root, dated):
+    book = load(root / PUBLISHED)
+    book.cells[3].outputs = [new_output("stream", text="published\n")]
+    notebooks.write(notebooks.normalise(book), root / PUBLISHED)
+    commit(root)
+    published = (root / PUBLISHED).read_bytes()
+    book.cells[3].outputs = [new_output("stream", text="run here\n")]
+    book.metadata["language_info"]["version"] = "3.12.1"  # as JupyterLab saves it
+    nbformat.write(book, root / PUBLISHED)
+    main(["mine", "--rescue"])
+    assert (root / PUBLISHED).read_bytes() == published
+    assert b"run here" in kept(root)["01_resnet.2026-11-27.ipynb"]
+
+
+def test_update_refuses_to_publish_a_readers_work(root, history, capsys):
+    work = answer(root)
+    assert main(["run", "01", "--scale", "cpu", "--data", "scenes", "--out", "out", "--update"]) == 2
+    assert "`python -m lessons mine 01 --rescue`" in capsys.readouterr().err
+    assert (root / PUBLISHED).read_bytes() == work and not Path("out").exists()
 
 
 def double(x):
@@ -318,6 +480,50 @@ def test_solve_fails_where_an_exercise_is_never_checked(root, one_exercise, caps
     save(root, cells_of_lesson() + exercise_cells(asked="1.2"))
     assert main(["solve", "01", "--out", "out"]) == 2
     assert "calls check(...) for exercise 1.1" in capsys.readouterr().err
+
+
+def test_cut_keeps_what_is_tagged_and_of_a_text_only_what_its_code_shows(root, capsys):
+    shown, hidden = {"tags": ["workshop"]}, {}
+    cells = [
+        new_markdown_cell("# ResNet", metadata=shown),
+        new_code_cell("x = 1", metadata=shown, execution_count=1, outputs=[new_output("stream", text="1\n")]),
+        new_markdown_cell("About x.\n\n## 2 Not today\n\nAbout y.", metadata=shown),
+        new_code_cell("y = 2", metadata=hidden),
+        new_markdown_cell("More about y.\n\n## 3 Today again\n\nAbout z.", metadata=shown),
+        new_code_cell("z = x", metadata=shown),
+        new_markdown_cell("About z.\n\n## 4 The end\n\nWhat x taught.", metadata=shown),
+        new_markdown_cell("Left out.", metadata=hidden),
+    ]
+    save(root, cells)
+    Path("out").mkdir()
+    Path("out/09_old.ipynb").write_text("{}")
+    assert main(["cut", "all", "--out", "out"]) == 0
+    assert [path.name for path in Path("out").iterdir()] == ["01_resnet.ipynb"]
+    assert capsys.readouterr().out == f"{Path('out/01_resnet.ipynb')}\n"
+    book = load(Path("out/01_resnet.ipynb"))
+    assert [cell.source for cell in book.cells] == [
+        "# ResNet",
+        "x = 1",
+        "About x.",
+        "## 3 Today again\n\nAbout z.",
+        "z = x",
+        "About z.\n\n## 4 The end\n\nWhat x taught.",
+    ]
+    assert book.cells[1].outputs == [] and book.cells[1].execution_count is None
+    assert load(root / "notebooks" / "01_resnet.ipynb").cells[1].outputs, "the lesson itself stays as it is"
+
+
+@pytest.mark.parametrize("which", ["01", "all"])
+def test_cut_leaves_a_notebook_that_somebody_ran(root, capsys, which):
+    cells = [new_code_cell("x = 1", metadata={"tags": ["workshop"]})]
+    save(root, cells)
+    assert main(["cut", which, "--out", "out"]) == main(["cut", which, "--out", "out"]) == 0
+    mine = load(Path("out/01_resnet.ipynb"))
+    mine.cells[0].source, mine.cells[0].execution_count = "x = 'my answer'", 1
+    nbformat.write(mine, Path("out/01_resnet.ipynb"))
+    assert main(["cut", which, "--out", "out"]) == 2
+    assert "has been run" in capsys.readouterr().err
+    assert load(Path("out/01_resnet.ipynb")).cells[0].source == "x = 'my answer'"
 
 
 def test_exercises_lists_as_json(capsys):

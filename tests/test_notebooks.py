@@ -3,11 +3,14 @@
 That the cells run is another test: `make test` executes all of them through nbval.
 """
 
+import builtins
 import copy
+import dis
 import json
 import re
 from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import nbformat
@@ -60,12 +63,8 @@ def test_every_written_lesson_has_a_notebook_and_a_source():
 
 @each_notebook
 def test_notebook_and_source_hold_the_same_cells(path):
-    source = notebooks.read(ROOT / "notebooks" / "source" / f"{path.stem}.py")
-    here = [(cell.cell_type, cell.source, sorted(tags(cell))) for cell in book(path).cells]
-    there = [(cell.cell_type, cell.source, sorted(tags(cell))) for cell in source.cells]
-    for number, (one, other) in enumerate(zip(here, there, strict=False), 1):
-        assert one == other, f"cell {number} differs from the source; run `make notebooks`"
-    assert len(here) == len(there), "run `make notebooks`"
+    differs = notebooks.difference(path, ROOT)
+    assert not differs, differs
 
 
 # The form of the file
@@ -136,6 +135,81 @@ def test_tags_are_known(path):
 def test_every_exercise_of_the_lesson_is_checked_in_a_cell_tagged_check(path):
     asked = {id for cell in cells(path, "code") if "check" in tags(cell) for id in notebooks.checked_ids(cell.source)}
     assert asked == {exercise.id for exercise in exercises.load(lesson(path).number)}
+
+
+# The 45-minute cut
+
+
+def names(source: str) -> tuple[set[str], set[str]]:
+    """The names that a cell defines, and those that it or a function in it takes from elsewhere."""
+    parts, stored, loaded = [compile(source, "cell", "exec")], [], []
+    for code in parts:
+        parts += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+        stored.append(set())
+        for step in dis.get_instructions(code):
+            if step.opname == "STORE_NAME":
+                stored[-1].add(step.argval)
+            elif step.opname.startswith(("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT")):
+                known = stored[-1] if code is parts[0] else stored[0] | stored[-1]
+                loaded += [step.argval] * (step.argval not in known)
+    return stored[0], {name for name in loaded if not name.startswith("__")}
+
+
+def test_names_are_told_apart():
+    source = """
+import math
+total = sum(start for _ in range(3)) + math.pi
+
+def twice(x, factor=two):
+    return x * factor * later + scale
+
+class Net(Base):
+    width = 8
+    depth = width + extra
+
+later = twice(total)
+"""
+    defined, needed = names(source)
+    assert defined == {"math", "total", "twice", "Net", "later"}
+    assert needed - set(dir(builtins)) == {"start", "two", "scale", "Base", "extra"}
+    assert names("y = x\nx = 1")[1] == {"x"}, "defined too late"
+
+
+@each_notebook
+def test_cut_needs_no_other_cell(path):
+    """That the cuts run is another test, see `make test`; this one names the missing cell in a second."""
+    cut = notebooks.cut_of(copy.deepcopy(book(path)), lesson(path))
+    known = set(dir(builtins))
+    for cell in cut.cells:
+        if cell.cell_type == "code":
+            defined, needed = names(cell.source)
+            assert needed <= known, f"tag the cells that define {sorted(needed - known)}, for:\n{cell.source[:200]}"
+            known |= defined
+
+
+@each_notebook
+def test_first_cell_says_which_sections_are_in_the_cut(path):
+    opening, *rest = book(path).cells
+    said = {row[1]: bool(row[2].strip()) for row in re.finditer(r"^\| (\d+) .*\|([^|]*)\|$", opening.source, re.M)}
+    section, found = "1", dict.fromkeys(said, False)
+    for cell in rest:
+        if cell.cell_type == "markdown":
+            section = ([section] + re.findall(r"^## (\d+) ", cell.source, re.M))[-1]
+        elif "setup" not in tags(cell) and "workshop" in tags(cell):
+            found[section] = True
+    assert "workshop" in tags(opening) and said == found
+
+
+def test_cut_writes_all_lessons(tmp_path):
+    written = notebooks.cut("all", tmp_path)
+    assert [path.name for path in written] == [path.name for path in NOTEBOOKS]
+    for path in written:
+        cut = nbformat.read(path, as_version=4)
+        nbformat.validate(cut)
+        assert all("workshop" in tags(cell) for cell in cut.cells)
+        assert not [cell for cell in cut.cells if cell.cell_type == "code" and (cell.outputs or cell.execution_count)]
+        form = json.dumps(notebooks.normalise(cut), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        assert path.read_text(encoding="utf-8") == form
 
 
 # Prose: links, images, formulas

@@ -110,6 +110,8 @@ def test_files_named_in_code_exist(page):
                 "lessons/results",
                 "lessons/results/",
                 "lessons/objectives.py",
+                "notebooks/mine",
+                "notebooks/mine/",
             )  # made by the first run, lesson
             assert later or (ROOT / span).exists(), span
 

@@ -51,6 +51,37 @@ def test_atomic_writes_all_or_nothing(tmp_path):
     assert os.listdir(path.parent) == ["file.txt"]
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_create_makes_a_new_file_whole_and_writes_over_none(tmp_path, monkeypatch, links):
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "new" / "file.txt"
+    assert store.create(path, b"first") and not store.create(path, b"second")
+    assert path.read_bytes() == b"first" and os.listdir(path.parent) == ["file.txt"]
+    (path.parent / "nowhere.txt").symlink_to(tmp_path / "missing")
+    assert not store.create(path.parent / "nowhere.txt", b"a link that leads nowhere is something too")
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_create_leaves_nothing_where_the_disk_is_full(tmp_path, monkeypatch, links):
+    calls = []
+
+    def full(*_: object) -> None:
+        calls.append(1)
+        if links or len(calls) > 1:  # without links the file is written a second time, under its own name
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    with pytest.raises(StorageError, match="Disk full.*or take the other stick"):
+        store.create(tmp_path / "file.txt", b"content", elsewhere="take the other stick")
+    assert os.listdir(tmp_path) == []
+
+
 def test_atomic_removes_what_killed_processes_left(tmp_path):
     old, fresh = tmp_path / ".a.1-ff.partial.json", tmp_path / ".a.2-ff.partial.json"
     old.touch()

@@ -1,5 +1,6 @@
 """What `python -m lessons` does: one module per command, none of them imported by a notebook."""
 
+import subprocess
 from pathlib import Path
 
 from .. import course
@@ -26,6 +27,15 @@ def chosen(which: str, root: Path) -> list[course.Lesson]:
         there = ", ".join(path.name for path in sorted((root / "notebooks").glob("*.ipynb"))) or "nothing"
         raise SettingError(f"There is {missing} in {root / 'notebooks'}; it holds {there}.")
     return found
+
+
+def committed(path: Path) -> str | None:
+    """What git has committed of a file (HEAD); None without git, outside a repository, or where it has no such file."""
+    try:
+        done = subprocess.run(["git", "-C", str(path.parent), "show", f"HEAD:./{path.name}"], capture_output=True)
+    except OSError:
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
 
 
 def notebook(lesson: course.Lesson, root: Path) -> Path:

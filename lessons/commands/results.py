@@ -83,6 +83,8 @@ def accept(files: list[Path]) -> list[Path]:
         found = problems(record)
         if not found and record["scale"] == "smoke":
             found = ["it was made at smoke scale, which claims nothing"]
+        if not found and record.get("rehearsal"):
+            found = ["it is a rehearsal (LESSONS_REHEARSAL), which claims nothing"]
         if found:
             raise LessonError(f"{file} is not accepted: {'; '.join(found)}.")
         records.append(record)

@@ -13,7 +13,7 @@ import torch
 from .. import claims, course, store
 from ..errors import LessonError, SettingError
 from . import checkout, chosen, notebook
-from .notebooks import normalise, read, write
+from .notebooks import normalise, own_work, read, write
 from .results import problems
 
 
@@ -48,6 +48,8 @@ def run(which: str, *, scale: str | None, data: str | None, out: Path, update: b
 def run_lesson(lesson: course.Lesson, root: Path, scale: str, data: str, out: Path, update: bool) -> dict:
     """Execute one notebook, write it to `out` (also when a cell fails), and return its record, completed."""
     path, results = notebook(lesson, root), out / "results"
+    if update and (work := own_work(path, root)):
+        raise LessonError(work)
     book = read(path)
     before = _stamps(results, lesson)
     speed = None if scale == "smoke" else _speed()
@@ -157,7 +159,7 @@ def _hold(record: dict) -> None:
 
 
 def _usual_scale() -> str:
-    return "gpu" if torch.cuda.is_available() or torch.backends.mps.is_available() else "cpu"
+    return "gpu" if torch.accelerator.is_available() else "cpu"
 
 
 def _speed() -> float:

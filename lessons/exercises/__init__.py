@@ -9,10 +9,11 @@ import importlib
 import os
 import pkgutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..course import LESSONS
-from ..errors import SettingError
+from ..errors import Interrupted, SettingError
 from . import display, record
 from .engine import MISSING, NOT_ATTEMPTED, OPEN, PASSED, Exercise, Verdict, judge
 from .source import solved_source, source_of
@@ -42,12 +43,15 @@ def check(exercise_id: str, candidate: Any = MISSING, *, seconds: float | None =
     """Judge your function or class for an exercise; shows the verdict and returns it (true when passed).
 
     `seconds` is the time limit (default 5); float("inf") sets none and runs your code so that a debugger works.
+    Pressing Stop ends your code, raises Interrupted and is not counted as a try.
     """
     try:
         exercise = _find(exercise_id)
         found = judge(exercise, candidate, seconds)
     except SettingError as error:
         found = Verdict(NOT_ATTEMPTED, "nothing to check", str(error))
+    except KeyboardInterrupt:
+        raise Interrupted(f"The check of {exercise_id} was interrupted; it is not counted as a try.") from None
     if found.status != NOT_ATTEMPTED:
         found = replace(found, note=record.update(exercise.id, passed=bool(found), tries=1))
     display.verdict(found)
@@ -87,8 +91,16 @@ def solution(exercise_id: str) -> None:
     display.solution(f"{title}one solution{'. ' + note if note else ''}", source_of(exercise.solution))
 
 
-def progress() -> None:
-    """Show what is passed of each of the eleven lessons; open exercises do not count."""
+def progress(*, export: str | os.PathLike = "", merge: str | os.PathLike = "") -> None:
+    """Show what is passed of each of the eleven lessons, and where that is kept; open exercises do not count.
+
+    `export` names a new file to take the progress along in, `merge` such a file to merge into the progress here.
+    LessonError says why a file cannot be written or read; the progress is then as before.
+    """
+    notes = [_merged(Path(merge).expanduser())] if merge else []
+    if export:
+        target = Path(export).expanduser()
+        notes.append(f"Exported to {target}: {record.export(target)} exercises.")
     entries, steps = record.read(), []
     there = written()
     for lesson in LESSONS:
@@ -96,7 +108,16 @@ def progress() -> None:
         passed = sum(bool(entries.get(e.id, {}).get("passed")) for e in counted or ())
         steps.append((lesson.number, lesson.title, passed, None if counted is None else len(counted)))
     seen = sum(bool(entry.get("passed") and entry.get("solution")) for entry in entries.values())
-    display.strip(steps, f"{seen} passed with the solution seen." if seen else "")
+    notes += [f"{seen} passed with the solution seen."] * bool(seen) + [f"Kept in {record.place()}"]
+    display.strip(steps, notes)
+
+
+def _merged(path: Path) -> str:
+    """Merge an exported file, and say what it held."""
+    entries = record.merge(path)
+    unknown = sorted(entries.keys() - {exercise.id for exercise in all_exercises()})
+    kept = f" No exercises of this version, kept all the same: {', '.join(unknown)}." if unknown else ""
+    return f"Merged from {path}: {len(entries)} exercises.{kept}"
 
 
 def listing() -> list[dict[str, Any]]:

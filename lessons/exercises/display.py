@@ -4,6 +4,7 @@ import html
 import re
 import sys
 import textwrap
+from collections.abc import Sequence
 
 from .engine import NOT_ATTEMPTED, OPEN, PASSED, RAISED, WRONG, Verdict
 
@@ -60,8 +61,9 @@ def solution(title: str, source: str) -> None:
     show(f"{title}\n\n{source}", markdown=f"**{title}**\n\n```python\n{source}```")
 
 
-def strip(steps: list[tuple[int, str, int, int | None]], note: str = "") -> None:
-    """Show the path as steps (number, title, passed, total), total None where a lesson is not written yet."""
+def strip(steps: list[tuple[int, str, int, int | None]], notes: Sequence[str] = ()) -> None:
+    """Show the path as steps (number, title, passed, total), total None where a lesson is not written yet, and the
+    notes below it."""
     lines, boxes = [], []
     for number, title, passed, total in steps:
         done = total is not None and passed == total
@@ -76,4 +78,5 @@ def strip(steps: list[tuple[int, str, int, int | None]], note: str = "") -> None
         label = f"<small>{number:02d}</small> {html.escape(title)}<br><small>{count}</small>"
         boxes.append(f'<div style="{style}">{label}</div>')
     row = f'<div style="display:flex;flex-wrap:wrap;gap:4px;line-height:1.35">{"".join(boxes)}</div>'
-    show("\n".join(lines + [note] * bool(note)), rich=row + (note and f"<small>{html.escape(note)}</small>"))
+    small = "<br>".join(html.escape(note) for note in notes)
+    show("\n".join([*lines, *notes]), rich=row + (small and f"<small>{small}</small>"))

@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 01 · ResNet: how adding the input back cured depth
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/01_resnet.ipynb)
@@ -19,13 +19,13 @@
 #
 # | section | minutes of reading | in the 45-minute cut |
 # |---|---|---|
-# | 1 Pictures and convolutions | 12 | yes |
-# | 2 The block, in four passes | 15 | yes |
+# | 1 Pictures and convolutions | 12 | the pictures |
+# | 2 The block, in four passes | 15 | passes 1 and 4 |
 # | 3 Deeper and worse, deeper and cured | 15 | yes |
 # | 4 Why? | 12 | |
 # | 5 Train well | 8 | |
 # | 6 Look inside, and where it falls short | 15 | the last part |
-# | 7 Claims and exercises | 10, then 60 to 120 of practice | claims |
+# | 7 Claims and exercises | 10, then 60 to 120 of practice | exercise 1.4 |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -195,10 +195,10 @@ class Block(nn.Module):
         return F.relu(change if self.option is None else change + self.skip(x))
 
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # Is it right? Others rely on torchvision's block. Give both the same weights, move batch norm away from its defaults, and compare in training mode and in evaluation mode.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["workshop", "nbval-check-output"]
 from lessons.compat import import_torchvision
 
 torchvision = import_torchvision()
@@ -316,7 +316,9 @@ _, axes = plt.subplots(1, 2, figsize=(9.6, 3.8), sharey=True)
 look = {"20 layers": {"color": figures.SKY}, "56 layers": {"color": figures.BLUE}}
 for axis, family in zip(axes, ("plain", "ResNet")):
     mean = lambda kind: torch.tensor([histories[kind, seed].smooth(20) for seed in SEEDS]).mean(0).tolist()
+    rise = (torch.tensor(final[f"{family}-56"]) - torch.tensor(final[f"{family}-20"])).mean()    # what depth costs
     title = {"plain": "Plain: the deeper network fits worse", "ResNet": "Residual: depth does little harm"}[family]
+    title = title if (rise > 0.2) == (family == "plain") else f"{family}: depth changes the loss by {rise:+.2f}"
     lines = {"20 layers": mean(f"{family}-20"), "56 layers": mean(f"{family}-56")}
     figures.curves(lines, title=title, baselines={"guessing": math.log(len(names))}, styles=look, axis=axis)
 
@@ -353,7 +355,9 @@ sizes = {
 }
 _, axis = plt.subplots(figsize=(7.6, 3.8))
 axis.set(yscale="log", ylim=(1e-16, 1e4))
+lost = [name for name, norms in sizes.items() if min(norms) < 1e-6 * max(norms)]
 title = "Only the default initialisation loses the gradient"
+title = title if lost == ["plain, default init"] else f"The gradient is lost in {len(lost)} of {len(sizes)} networks"
 figures.curves(sizes, title=title, x="convolution, from input to output", y="gradient norm (log scale)", axis=axis);
 
 # %% [markdown]
@@ -391,7 +395,8 @@ for kind in ("ResNet-20", "ResNet-56"):
     branch[kind] = torch.tensor([branch_sizes(nets[kind, seed], images) for seed in SEEDS])  # (seeds, blocks)
     lines[kind] = (torch.linspace(0, 1, branch[kind].shape[1]).tolist(), branch[kind].mean(0).tolist())
 dots = {kind: {"marker": "o", "markersize": 4} for kind in lines}
-title = "Each block of the deeper network changes less"
+less = branch["ResNet-56"].mean() < branch["ResNet-20"].mean()
+title = "Each block of the deeper network changes less" if less else "A block of the deeper network changes as much"
 figures.curves(lines, title=title, x="depth, from first block (0) to last (1)", y="std F(x) / std x", styles=dots);
 
 # %% [markdown]
@@ -483,12 +488,13 @@ print("stride 1, zeros at the border, shift 1:", commutes(nn.Conv2d(3, 4, 3, pad
 
 # %% [markdown]
 # Exact in the first two cases, broken by stride and by the border in the others. Equivariance is a property of the layer, not quite of the network.
-#
+
+# %% [markdown] tags=["workshop"]
 # **Where it falls short.** Ask a question about two places at once: are the two objects of the same colour? Each colour is easy, wherever it is. The *relation* needs both in one view. We train two residual networks, one that sees 25 pixels and one that sees 81, and sort their mistakes by the distance of the objects.
 #
 # *Predict first:* what does the short-sighted one do when the objects are far apart?
 
-# %%
+# %% tags=["workshop"]
 from lessons.data.scenes import WORLDS, render
 
 count = run.pick(smoke=600, cpu=12_000, gpu=40_000)
@@ -527,7 +533,7 @@ figures.curves(lines, title=title, x=x, y=y, baselines={"guessing": 50}, styles=
 #
 # The verdicts are computed from the numbers above: an effect counts when it exceeds its spread over three seeds (95 % interval), or twice its standard error where there is one run. "Too small to tell" is a verdict too. Our setting differs from the paper's. At cpu scale the four networks have half its width, pictures of half the size, and a few hundred steps instead of 64,000. Compare directions, not figures.
 
-# %% tags=["workshop"]
+# %%
 table = claims.Claims(run, data=pictures.train.name)
 mean = lambda values: sum(values) / len(values)
 gap = lambda a, b: [x - y for x, y in zip(final[a], final[b])]                      # one difference per seed
@@ -556,7 +562,7 @@ table.add(
     here=both("ResNet-56", "ResNet-20"), verdict=judge([-cost for cost in residual]),
 )
 
-# %% tags=["workshop"]
+# %%
 at20, at56 = branch["ResNet-20"].mean(1), branch["ResNet-56"].mean(1)               # (seeds,) each
 table.add(
     "branches", "Blocks of the deeper network change their input less.",
@@ -592,7 +598,7 @@ for name, value in (numbers | {"accuracy": test, "val accuracy": val, "fast seco
     table.number(name, value)
 table.show()
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # ## Exercises
 #
 # Write the function, run the check, read what it says. `hint("1.1")` gives three hints, one more each time; `solution("1.1")` shows one way. Nothing is lost when the kernel dies: `lessons.progress()` remembers.
@@ -639,12 +645,12 @@ def zero_pad_shortcut(x, c_out, stride=2):
 
 check("1.3", zero_pad_shortcut)
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # **1.4 The residual block** · 5 minutes · difficulty 2 of 5
 #
 # `residual_block(x, branch, shortcut)`: x of (B, C, H, W) and two callables → ReLU(branch(x) + shortcut(x)).
 
-# %% tags=["exercise", "check", "nbval-check-output"]
+# %% tags=["exercise", "check", "workshop", "nbval-check-output"]
 def residual_block(x, branch, shortcut):
     """y = ReLU(branch(x) + shortcut(x)); branch and shortcut map (B, C, H, W) to tensors of one shape."""
     raise NotImplementedError

@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 03 · MAE: hide three quarters, paint them back
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/03_mae.ipynb)
@@ -23,11 +23,11 @@
 # | 2 Masking, in four passes | 20 | yes |
 # | 3 Train | 8 | yes |
 # | 4 What it paints | 10 | yes |
-# | 5 What it is worth: few labels | 10 | yes |
+# | 5 What it is worth: few labels | 10 | |
 # | 6 What matters: ratio, mask, loss, tokens | 12 | |
-# | 7 Why 75 %, and BERT 15 % | 8 | yes |
+# | 7 Why 75 %, and BERT 15 % | 8 | |
 # | 8 Where it falls short | 5 | |
-# | 9 Claims and exercises | 10, then 60 to 120 of practice | claims |
+# | 9 Claims and exercises | 10, then 60 to 120 of practice | exercise 3.1 |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -123,16 +123,16 @@ print("loops and vectorised agree:", all(a == b.tolist() for a, b in zip(looped,
 print("equal to the package's:    ", all(torch.equal(a, b) for a, b in zip(ours, tested)))
 print("visible in each picture:   ", (~ours[1]).sum(1).tolist())
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # A patch that is taken out of the row no longer knows where it stood. So positions are added *before* anything is dropped. MAE fixes them: sines and cosines of the column in one half of the vector, of the row in the other, from fast to slow (exercise 3.5). Each map shows how similar the position of one patch is to all others. Where is that patch?
 
-# %% tags=["workshop"]
+# %%
 table = sincos_positions(64, (8, 8))                               # (N, D)
 places = {"row 1, column 1": 9, "row 3, column 4": 28, "row 6, column 7": 55}
 figures.maps((table @ table.T)[list(places.values())].view(3, 8, 8), list(places), width=1.5);
 
 # %% [markdown] tags=["workshop"]
-# Near places have similar vectors, so the grid is known before training starts.
+# The positions are fixed sines and cosines: near places have similar vectors, so the grid is known before training starts.
 #
 # **Pass 4, as a module.** The design has one asymmetry, and it is the point. The *encoder* gets the visible patches only, no placeholder for the others. A small *decoder* gets the encoder's output back at its places, with one learned vector, the **mask token**, in every gap. Mask tokens differ by their positions alone. After training the decoder is thrown away.
 
@@ -351,7 +351,7 @@ figures.explore(show_painting, ratio=[0.75, 0.25, 0.5, 0.85, 0.9, 0.95], picture
 #
 # The rivals are the same network with the same head and recipe, from scratch: once for as many steps as fine-tuning takes, and once for as much *compute* as pre-training and fine-tuning take together. PyTorch counts the multiplications.
 
-# %% tags=["workshop"]
+# %%
 FEW, TUNE = run.pick(smoke=(5, 10), cpu=(10, 40, 160), gpu=(10, 40, 160)), run.pick(smoke=4, cpu=300, gpu=500)
 
 
@@ -379,7 +379,7 @@ def tuning(net, split, steps=TUNE, seed=0, title="fine-tuning"):
                    precision=run.precision("transformer"), title=title)
 
 
-# %% tags=["workshop"]
+# %%
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -399,12 +399,12 @@ equal = TUNE + round(STEPS * cost["MAE"] / cost["classifier"])     # steps of th
 print("multiply-adds per picture, in millions:", ", ".join(f"{name} {value:.2f}" for name, value in cost.items()))
 print(f"{STEPS:,} steps of pre-training and {TUNE} of fine-tuning cost as much as {equal:,} from scratch")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # *Predict first:* where is pre-training worth most, at few or at many labels? And who wins at equal compute?
 #
 # <details><summary>Answer</summary>At equal steps pre-training wins wherever there are labels enough to turn it into answers. At equal compute it is a race: more steps on few labels mostly learn those by heart, but with many labels each of those steps teaches more than painting does.</details>
 
-# %% tags=["workshop"]
+# %%
 SEEDS = run.pick(smoke=(0,), cpu=(0, 1, 2), gpu=(0, 1, 2))
 most, middle = FEW[-1], FEW[len(FEW) // 2]
 starts = {"MAE, fine-tuned": (net.encoder, TUNE), "from scratch": (None, TUNE), "scratch, equal compute": (None, equal)}
@@ -444,10 +444,10 @@ jobs = [partial(probe, encoder, count) for count in FEW for encoder in still.val
 results = iter(training.side_by_side(jobs, run.device))
 frozen = {(name, count): next(results)[0] for count in FEW for name in still}
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Blue against red and orange is the question; small dots are two more seeds with labelled pictures of their own. Dashed: only a linear classifier is trained, on the frozen MAE and, as the control, on an encoder that never learned anything.
 
-# %% tags=["workshop", "slide"]
+# %% tags=["slide"]
 mean = lambda values: sum(values) / len(values)
 by_seed = lambda name, count: [scores[key] for key in plan if key[:2] == (name, count)]
 colours = dict(zip([*starts, *still], (figures.BLUE, figures.RED, figures.ORANGE, figures.SKY, figures.GREY)))
@@ -467,7 +467,7 @@ for name, count, seed in plan:
 axis.set_xticks(FEW, FEW)
 axis.minorticks_off();
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Orange is the serious rival. More steps on a few labels mostly learn those by heart; pre-training brings what they cannot. The more labels there are, the more each supervised step teaches, and the rival comes nearer, or passes. Pre-training pays where pictures are many and labels few.
 #
 # The frozen encoder (dashed) is the honest line: “strong features without labels” is half true. MAE's well-known figures are those *after* fine-tuning with labels. Frozen, the paper's ViT-L reaches 73.5 %, fine-tuned 84.9 %.
@@ -552,14 +552,14 @@ faster = step["mask tokens in encoder"] / step["visible patches only"]
 figures.bars(step, title=f"Encoder {saved:.1f} times cheaper, step {faster:.1f} times faster",
              x="milliseconds per step of 64 pictures", percent=False);
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # ## 7 Why 75 %, and BERT 15 %
 #
 # BERT, the model from which the idea comes, hides 15 % of the words. Why so much more here? The paper says: pictures are redundant, words are not. That can be measured. Hide a share of all patches, or of all words of a caption, and predict one hidden piece from the visible pieces around it, with the plainest predictor there is, linear regression. A patch is its pixels, a word a one in a row of zeros. For both the same yardstick: the share of the squared error around the mean that the neighbours remove. 1 means that they tell everything, 0 that they tell nothing.
 #
 # *Predict first:* with 15 % hidden, how much do neighbours tell of a patch, and how much of a word?
 
-# %% tags=["workshop"]
+# %%
 def around(values, exists, reach, seed):
     """A random piece of each grid (B, rows, columns, D): the neighbours within `reach` of it (B, J, D), which of them
     exist (B, J), and itself (B, D)."""
@@ -589,7 +589,7 @@ def told(train, test, ratio, seed, asked=slice(None)):
 # %% [markdown]
 # The pieces: patches with the 24 around them, and words with the four before and the four behind. Words that carry the grammar of a sentence can be guessed without knowing what it is about, so words of content are counted apart as well.
 
-# %% tags=["workshop"]
+# %%
 from collections import Counter
 
 from lessons.data.language import words
@@ -622,7 +622,7 @@ def patch_rows(part, limit, seed):
     return around(x.view(-1, 8, 8, 48), torch.ones(len(x), 8, 8, dtype=torch.bool), (2, 2), seed)
 
 
-# %% tags=["workshop"]
+# %%
 SHARES, limit = (0.15, 0.3, 0.5, 0.75, 0.9), run.pick(smoke=200, cpu=6_000, gpu=20_000)
 content = torch.tensor([True] + [word not in GRAMMAR for word in common])
 told_of = {"patches": [], "all words": [], "words of content": []}
@@ -642,7 +642,7 @@ axis.plot([75, 15], [many, fifteen], "o", markersize=13, fillstyle="none", color
 axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
 print(f"captions: {texts.train.name}, such as “{' '.join(sentences['train'][0])}”; pictures: {pictures.train.name}")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # With 15 % hidden, a weighted sum of neighbours already gives most of a patch: nothing there would force a network to understand. At 75 % they tell much less, and the rest has to come from knowing what things look like. Words are hard from the start, and most of what is easy about them is grammar. The two rings say it: patches with three quarters hidden are told as much by their neighbours as words with 15 % hidden, or more. A better predictor would lift both lines; neither ratio is a law of nature.
 #
 # ## 8 Where it falls short
@@ -674,7 +674,7 @@ figures.bars(worth, title="The same encoder, asked in three ways", marks={"chanc
 #
 # Verdicts are computed: an effect counts when it exceeds its spread over three seeds (95 % interval) where there are three runs of each, else twice its standard error, from the number of test pictures and from the spread over three draws of labels. Each network was pre-trained once. Ours are hundreds of times smaller than the paper's and see small pictures for minutes; compare directions, not figures.
 
-# %% tags=["workshop"]
+# %%
 claim_table = claims.Claims(run, data=pictures.train.name)
 percent = lambda value: f"{100 * value:.1f} %"
 better = lambda a, b, spread=0.0: claims.verdict(a - b, error=math.hypot(sure(a), sure(b), spread))
@@ -701,7 +701,7 @@ claim_table.add("neighbours", "Its neighbours are worth less than a linear probe
                 here=f"20 neighbours {percent(voted['MAE'])}, probe {percent(linear)}",
                 verdict=better(linear, voted["MAE"]))
 
-# %% tags=["workshop"]
+# %%
 x, mask = judge_at(x_test, 0.75)
 each = lambda name: (patchify(rivals[name] - x, P).square().mean(2) * mask.hidden).sum(1) / mask.hidden.sum(1)
 won = each("smooth fill") - each("MAE")                                 # (1000,) per picture
@@ -728,7 +728,7 @@ claim_table.add("ratio", "Hiding 75 % gives a better encoder than hiding 25 %.",
                                for ratio, name in ratios.items()),
                 verdict=against("25 % hidden"))
 
-# %% tags=["workshop"]
+# %%
 for key, name, claim, paper in (
     ("block", "block, 75 %", "Random masks beat one block.", "linear 73.5 % against 63.9 %"),
     ("grid", "grid, 75 %", "Random masks beat a grid.", "linear 73.5 % against 66.0 %"),
@@ -752,7 +752,7 @@ for name, count, seed in plan:
     claim_table.number(f"{name}, {count} labels, seed {seed}", scores[name, count, seed])
 claim_table.show()
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # ## Exercises
 #
 # Write the function, run the check, read what it says. `hint("3.1")` gives three hints, one more each time; `solution("3.1")` shows one way.
@@ -761,7 +761,7 @@ claim_table.show()
 #
 # `visible_count(n, ratio)`: number of patches (int), share hidden → number that stays (int); ValueError where none would.
 
-# %% tags=["exercise", "check", "nbval-check-output"]
+# %% tags=["exercise", "check", "workshop", "nbval-check-output"]
 def visible_count(n, ratio):
     """How many of n patches stay visible when the share `ratio` is hidden, rounded down (int); ValueError for a ratio
     outside [0, 1) and where no patch would be left."""

@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 04 · Contrastive learning: “which one belongs to me?”
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/04_contrastive.ipynb)
@@ -19,14 +19,14 @@
 #
 # | section | minutes of reading | in the 45-minute cut |
 # |---|---|---|
-# | 1 Pairs | 8 | yes |
+# | 1 Pairs | 8 | the first part |
 # | 2 The loss, in four passes | 15 | yes |
 # | 3 What each negative gets | 8 | yes |
 # | 4 Train, and look at the space | 15 | yes |
 # | 5 Negatives: how many, how fresh | 15 | |
-# | 6 A picture and its caption | 10 | yes |
+# | 6 A picture and its caption | 10 | |
 # | 7 Where it falls short | 5 | |
-# | 8 Claims and exercises | 10, then 60 to 120 of practice | claims |
+# | 8 Claims and exercises | 10, then 60 to 120 of practice | exercise 4.1 |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -73,9 +73,12 @@ figures.grid(torch.cat(augment.two_views(splits.train.images[:10], recipe, gener
 # %% [markdown] tags=["workshop"]
 # The two views in a column are a **positive** pair. Every other picture of the batch serves as a **negative**. Nobody looked at what is in them: positives are made *by construction*, not found by meaning.
 #
+# The popular summary, "contrastive learning pulls *similar* things together", is not quite right. It pulls *partners* together and pushes everything else apart, similar or not. Two pictures of a red ring in one batch are a **false negative**: pushed apart although they mean the same. Keep that in mind until section 6.
+
+# %% [markdown]
 # There is a second way to make pairs: take a picture and the sentence that stands next to it. Here are scenes with captions; whatever data you chose, this lesson draws its captioned pictures itself, because later it must know which captions say the same.
 
-# %% tags=["workshop"]
+# %%
 from lessons.data import language
 from lessons.data.scenes import WORLDS, render
 
@@ -89,8 +92,6 @@ print(f"{len(meanings.unique())} different meanings: a batch of 128 holds every 
       f"{128 / len(meanings.unique()):.0f} times")
 
 # %% [markdown] tags=["workshop"]
-# The popular summary, "contrastive learning pulls *similar* things together", is not quite right. It pulls *partners* together and pushes everything else apart, similar or not. Two pictures of a red ring in one batch are a **false negative**: pushed apart although they mean the same. Keep that in mind until section 6.
-#
 # ## 2 The loss, in four passes
 #
 # The first losses of this family looked at two or three vectors at a time. The **pair loss** (Hadsell, Chopra & LeCun, 2006) pulls partners together, and pushes others until they are a margin away. The **triplet loss** (FaceNet, 2015, [arXiv 1503.03832](https://arxiv.org/abs/1503.03832)) asks only for an order, the partner $p$ of the anchor $a$ before the stranger $n$, by a margin $\alpha$:
@@ -183,7 +184,7 @@ for tau in (0.1, 0.5):
     print(f"tau {tau}:  " + "   ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
 # %% [markdown] tags=["workshop"]
-# So a loss has no meaning without its $N$ and $\tau$. Never compare losses across either; compare what the space can do.
+# A loss has no meaning without its $N$ and $\tau$. Never compare losses across either; compare what the space can do.
 #
 # **Pass 4, as a module.** An encoder, here the convolutional body of lesson 01's `FastResNet`, and a small head. The loss normalises what comes out.
 
@@ -340,12 +341,16 @@ for name, x, y in zip(placed, uniform, align):
                   fontsize=9)
 axis.figure.colorbar(dots, label="accuracy of 20 neighbours (%)")
 axis.margins(0.14)
-axis.set(title="Alignment alone is cheap; the best space is spread out as well",
+pulled, best = placed["pull only"], max(placed.values(), key=lambda one: one[3])
+cheap = pulled[0] < best[0] and pulled[1] > best[1]                 # nearer to its partners, and less spread out
+title = "Alignment alone is cheap; the best space is spread out as well"
+axis.set(title=title if cheap else "Alignment, uniformity, and what neighbours tell",
          xlabel="uniformity (lower: more spread out)", ylabel="alignment (lower: partners nearer)");
 
 # %% [markdown] tags=["workshop"]
 # The random, the collapsed and the constant encoder have the best alignment of all, because everything lies on one spot. The constant one is the control: its loss is exactly $\ln N$, and its neighbours are guesses. (“Pull only” is on its way there; what its neighbours still get right hides in the last digits of nearly equal vectors.) The push spreads the space out; the pull keeps partners together. A very high temperature hardly tells negatives apart, and one that is too low spends its force on the nearest few.
-#
+
+# %% [markdown]
 # Wang & Liu found that a lower temperature gives a more uniform space. In the plane above the lowest one is not the lowest. Watch the uniformity during training, and the accuracy at the end.
 
 # %%
@@ -491,21 +496,22 @@ ages = {f"momentum {momentum:g}": drifted[0] for momentum, (_, drifted, _) in mo
 queued = {momentum: knn(net) for momentum, (net, _, _) in moco.items()}
 _, axis = plt.subplots(figsize=(7.2, 3.4))
 axis.set_yscale("log")
-figures.curves({name: (steps[1:], moved[1:]) for name, (steps, moved) in ages.items()},
-               title="A slow key encoder lets keys age slowly", x="age of the key (steps)",
-               y="drift (1: as far as a stranger)", axis=axis)
+oldest = [moved[-1] for _, moved in ages.values()]
+slowly = "A slow key encoder lets keys age slowly" if oldest == sorted(oldest, reverse=True) else "How keys age"
+figures.curves({name: (steps[1:], moved[1:]) for name, (steps, moved) in ages.items()}, title=slowly,
+               x="age of the key (steps)", y="drift (1: as far as a stranger)", axis=axis)
 axis.axhline(1, color=figures.GREY, linestyle="--", linewidth=1)
 print(f"neighbours before: {100 * placed['tau 0.1'][3]:.1f} %, after:",
       ", ".join(f"{100 * value:.1f} % with m = {momentum:g}" for momentum, value in queued.items()))
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Without momentum the encoder runs away from its own queue: old keys soon say nothing about the network that has to beat them. The paper found that training fails at $m=0$; the printed line says what it did here to an encoder that was already good.
 #
 # ## 6 A picture and its caption
 #
 # Now the second kind of pair. The loss does not change at all. One encoder reads pictures, the other reads sentences, and row $i$ of one belongs to row $i$ of the other. Our reader is the simplest there is: the mean of the vectors of a sentence's words.
 
-# %% tags=["workshop", "nbval-check-output"]
+# %% tags=["nbval-check-output"]
 class WordBag(nn.Module):
     """A list of B sentences -> (B, out): the mean of the words' vectors, then a head. The order of words is lost."""
 
@@ -526,10 +532,10 @@ ours, tested = WordBag(["a", "red", "ring"]), contrastive.WordBag(["a", "red", "
 tested.load_state_dict(ours.state_dict())
 print("equal to the package's:", torch.equal(ours(["a red ring", "a blue one"]), tested(["a red ring", "a blue one"])))
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Remember the false negatives: a batch holds more captions than there are meanings. The tested losses take a table `same` that marks pairs which are no negatives; they are masked like the diagonal of NT-Xent. So we train three times: plainly, with equal captions masked, and, as the control that must fail, with the captions of *other* pictures. Beside them stands an encoder that got two views of the very same pictures and no caption.
 
-# %% tags=["workshop"]
+# %%
 shown = smaller(scenes.pictures("combination"))
 held = len(shown) - run.pick(smoke=200, cpu=1_000, gpu=3_000)               # the last ones are for the test
 
@@ -564,10 +570,10 @@ print(f"ln({B} / {len(meanings.unique())}) = {math.log(B / len(meanings.unique()
       f"plain {told[0].last(20):.2f}, equal captions masked {told[1].last(20):.2f}, captions of other pictures "
       f"{told[2].last(20):.2f}")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Ask each pair of towers: which of all possible sentences belongs to this new picture? No label was ever used, only sentences.
 
-# %% tags=["workshop"]
+# %%
 @torch.no_grad()
 def choices(pair, questions):
     """Cosine of each held-out picture with each question: (n, Q)."""
@@ -584,12 +590,12 @@ named = {name: (scores.argmax(1) == answer).float().mean().item() for name, scor
 figures.bars(named, title="Picking the right sentence for a new picture", controls=["captions of other pictures"],
              marks={"chance": 1 / len(known)});
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # The pairing is all the supervision there is: break it, and nothing is left. The false negatives show in the printed lines. Without the mask the loss can hardly fall below the logarithm of the number of equal captions, since nobody can tell which of them is *the* partner; with it, it can. What that is worth in right answers is in section 8.
 #
 # What did each kind of pair teach the *picture* encoder? Ask its nearest neighbours about three attributes. The captions name colour and shape, and say nothing about the pattern.
 
-# %% tags=["workshop"]
+# %%
 taught = {}
 for label, net in (("random", encoder()), ("two views", viewer), ("captions", towers[0][0])):
     for attribute in ("colour", "shape", "pattern"):
@@ -597,16 +603,20 @@ for label, net in (("random", encoder()), ("two views", viewer), ("captions", to
         taught[f"{attribute}: {label}"] = knn(net, labelled[: min(held, 5_000)], labelled[held:])
 order = [f"{attribute}: {label}" for attribute in ("colour", "shape", "pattern")
          for label in ("random", "two views", "captions")]
+gain = lambda attribute, label: taught[f"{attribute}: {label}"] - taught[f"{attribute}: random"]
+told = min(gain("colour", "captions"), gain("shape", "captions")) > 0 >= gain("pattern", "captions")
+survives = min(gain(attribute, "two views") for attribute in ("colour", "shape", "pattern")) > 0
+title = "Captions teach what they name, two views what survives the changes"
 figures.bars({key: taught[key] for key in order},
-             title="Captions teach what they name, two views what survives the changes",
+             title=title if told and survives else "What each kind of pair taught the picture encoder",
              controls=[key for key in order if "random" in key]);
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # The caption encoder knows what captions speak of. Two views ask for whatever survives the changes, named or not. Neither is “the meaning” of a picture; each is what the pairing keeps.
 #
 # Finally the space itself. Type a sentence; it is a point among the pictures. These are its nearest ones, never seen in training.
 
-# %% tags=["workshop"]
+# %%
 def show_nearest(sentence="a red ring"):
     """The six test pictures whose vectors are nearest to the sentence."""
     nearest = choices(towers[1], [sentence])[:, 0].topk(6).indices
@@ -650,7 +660,7 @@ for name, net in rows.items():
 #
 # Verdicts are computed: an effect counts when it exceeds twice its standard error on the test pictures. “Too small to tell” is a verdict. Our setting: small pictures, a small network, one seed, minutes instead of days.
 
-# %% tags=["workshop"]
+# %%
 table = claims.Claims(run, data=test_set.name)
 percent = lambda value: f"{100 * value:.1f} %"
 tests, asked = len(test_set), len(shown) - held
@@ -682,7 +692,7 @@ table.add("crowd", "More negatives give a better space.", paper="MoCo: more is b
           here=", ".join(f"{count}: {percent(value)}" for count, value in crowd.items()),
           verdict=better(crowd[max(crowd)], crowd[min(crowd)]))
 
-# %% tags=["workshop"]
+# %%
 highest = {N: max(estimates[f"N = {N}"][1]) for N in (16, 64, 256)}
 table.add("bound", "The bound on mutual information saturates at ln N.", paper="CPC, Poole et al. 2019",
           here=", ".join(f"N {N}: at most {value:.2f} (ln N {math.log(N):.2f})"
@@ -714,17 +724,16 @@ for name, value in ({"pixels": pixels} | {name: values[3] for name, values in pl
     table.number(name, value)
 table.show()
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # ## Exercises
 #
 # Write the function, run the check, read what it says. `hint("4.1")` gives three hints, one more each time; `solution("4.1")` shows one way. `lessons.progress()` remembers.
-
-# %% [markdown]
+#
 # **4.1 Semi-hard negatives** · 5 minutes · difficulty 1 of 5
 #
 # `semi_hard_mask(d_positive, d_negative, margin)`: (M,), (M, K) → bool (M, K).
 
-# %% tags=["exercise", "check", "nbval-check-output"]
+# %% tags=["exercise", "check", "workshop", "nbval-check-output"]
 def semi_hard_mask(d_positive, d_negative, margin):
     """Which negatives are semi-hard: farther than the positive, by less than the margin. d_positive (M,), d_negative
     (M, K), squared distances -> bool (M, K)"""

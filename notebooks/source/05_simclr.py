@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 05 · SimCLR: two views, one network, a head that is thrown away
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/05_simclr.ipynb)
@@ -19,14 +19,14 @@
 #
 # | section | minutes of reading | in the 45-minute cut |
 # |---|---|---|
-# | 1 Views | 15 | yes |
+# | 1 Views | 15 | the first part |
 # | 2 Encoder, head, loss | 8 | yes |
 # | 3 The colour shortcut | 12 | yes |
 # | 4 How many labels does it save? | 10 | yes |
-# | 5 The head that is thrown away | 12 | the first part |
+# | 5 The head that is thrown away | 12 | |
 # | 6 Batch size and temperature | 12 | |
-# | 7 Where it falls short | 8 | yes |
-# | 8 Claims and exercises | 10, then 60 to 120 of practice | claims |
+# | 7 Where it falls short | 8 | |
+# | 8 Claims and exercises | 10, then 60 to 120 of practice | exercise 5.1 |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -81,10 +81,11 @@ axes[0].set_title("original", fontsize=8, fontweight="normal", loc="center");
 
 # %% [markdown] tags=["workshop"]
 # Each picture of a batch gets its own crop, its own colours. One draw per *batch* is a common mistake, and so is the same draw for both views. The paper's crops keep 8 % to 100 % of the area, on pictures of 224 pixels; at 32 pixels 8 % are nine pixels a side, so ours keep more. As in the paper's CIFAR-10 runs, blur is left out of the recipe from here on.
-#
+
+# %% [markdown]
 # How can one call crop each picture differently? Cropping and resizing are *linear*, so a crop is a matrix. **Pass 1, by hand:** a row of four pixels with names; keep the middle two, enlarge them to four again.
 
-# %% tags=["workshop", "nbval-check-output"]
+# %% tags=["nbval-check-output"]
 pixels = {"sky": 10.0, "roof": 20.0, "wall": 30.0, "grass": 40.0}
 centres = [1 + 2 / 4 * (i + 0.5) for i in range(4)]  # where the new pixels lie: 1.25, 1.75, 2.25, 2.75
 for centre in centres:
@@ -127,14 +128,14 @@ box = torch.tensor([[3.0, 9, 20, 14], [0, 0, 32, 32], [10, 2, 9, 9], [8, 8, 24, 
 print("loop and matrices agree:", torch.allclose(crops_loop(x, *box, 32), crops(x, *box, 32), atol=1e-4))
 print("equal to the package's: ", torch.allclose(crops(x, *box, 32), augment.resized_crop(x, *box, 32), atol=1e-4))
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # **Pass 4** is `augment.simclr`: a chain of such steps, each drawing its numbers once per picture. The usual way is different: a `DataLoader` whose workers take one PIL picture after another. Same distributions (the package's tests compare the two), another speed.
 #
 # *Predict first:* how many times as many views per second, on one core (or on your GPU)?
 #
 # <details><summary>Answer</summary>The printed lines say it for your machine. One picture at a time costs a few calls of Python per picture and step; a batch costs them once, and the work itself is matrix products.</details>
 
-# %% tags=["workshop"]
+# %%
 from torch.utils.data import DataLoader
 
 from lessons.compat import import_torchvision
@@ -285,7 +286,8 @@ def finds_its_partner(describe, recipe, group=256):
 
 
 by_colour = {name: finds_its_partner(histogram, name) for name in ("crop", "crop + colour")}
-figures.bars(by_colour, title="A histogram of colours finds the other crop", x="right partner among 256 pictures",
+found = "finds" if by_colour["crop"] > 0.5 else "rarely finds"
+figures.bars(by_colour, title=f"A histogram of colours {found} the other crop", x="right partner among 256 pictures",
              marks={"guessing": 1 / 256});
 
 # %% [markdown] tags=["workshop"]
@@ -494,7 +496,7 @@ for kind in KINDS:
 figures.bars(tells, title="What was done to the picture? Asked of h and of z",
              controls=[name for name in tells if name.endswith("z")]);
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # $z$ keeps what helps to find partners and lets go of the rest, quarter turns included; one layer earlier more of it is still there. In the paper: rotation 67.6 % from $h$ and 25.6 % from $z$ (chance 25 %), grey or coloured 99.3 % and 97.4 %. Whoever searches or indexes by $z$ loses this for nothing.
 #
 # And which properties of the *object* lead? Here are scenes whose every attribute we know, drawn on the spot whatever data you trained on. Ask the 20 nearest neighbours for shape and for colour.
@@ -503,7 +505,7 @@ figures.bars(tells, title="What was done to the picture? Asked of h and of z",
 #
 # <details><summary>Answer</summary>They share what two views share: the colour after crops alone; the shape, once colours are changed.</details>
 
-# %% tags=["workshop"]
+# %%
 from lessons.data.scenes import render
 
 scenes = render("big", run.pick(smoke=600, cpu=5_000, gpu=20_000), seed=9, device=run.device)
@@ -523,7 +525,7 @@ for axis, attribute in zip(axes, ("shape", "colour")):
     figures.bars({name: knows[attribute, name] for name in orders}, title=f"Neighbours tell the {attribute}",
                  x="accuracy of 20 neighbours", controls=["random encoder"], axis=axis)
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # A space is ordered by what the views of a picture had in common. Neither order is “the right one”. (Colour does not vanish: the hue turns by a tenth of the wheel at most.)
 
 # %% [markdown]
@@ -582,28 +584,28 @@ figures.bars(names_it, title="Naming what is shown", x="accuracy of a probe on h
 # %% [markdown]
 # Partners are found by cosine in both. The paper trained for a hundred epochs and more; what these short trainings can say about it is in section 8.
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # ## 7 Where it falls short
 #
 # **Invariance is a choice**, and somebody makes it before the task is known. Who sorts birds wants colours, who reads handwriting does not; the last figure of section 5 shows that the recipe has decided for both. Captions, in lesson 08, move this decision to whoever wrote them.
 #
 # The second weakness is the push. All other pictures of a batch are pushed away, the nearest ones hardest (lesson 04). Who are they?
 
-# %% tags=["workshop"]
+# %%
 z = F.normalize(training.predict(main, test_set.images[:1_000]), dim=1)
 hardest = (z @ z.T).fill_diagonal_(-1).argmax(1)
 same_kind = (test_set.labels[hardest] == test_set.labels[: len(z)]).float().mean().item()
 print(f"the hardest negative of a picture is of its own class in {100 * same_kind:.0f} % of all cases; "
       f"a random one in {100 / len(train_set.classes):.0f} %")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # The better the space, the more often the strongest push goes to a picture that should be near: a false negative. And a batch has to hold enough others for any push at all. Could one do without negatives? Then nothing would keep the space from collapsing. That is the question of lesson 06.
 #
 # ## 8 What the paper says, what we measured
 #
 # Verdicts are computed: from three seeds where there are three, else an effect counts when it exceeds twice its standard error on the test pictures. Our setting: small pictures, a small encoder, minutes instead of days.
 
-# %% tags=["workshop"]
+# %%
 table = claims.Claims(run, data=test_set.name)
 percent = lambda *values: ", ".join(f"{100 * value:.1f} %" for value in values)
 deviation = lambda n, *shares: math.hypot(*(claims.share_error(share, n) for share in shares))
@@ -626,7 +628,7 @@ table.add("shrinks", "The lead shrinks as labels grow.", paper="27.1 points at 1
 table.add("random", "The features are learned, not given by the architecture.", paper="a control, not in the paper",
           here=line("random, probe"), verdict=claims.verdict(ahead("SimCLR, probe", "random, probe", most)))
 
-# %% tags=["workshop"]
+# %%
 easier = own_task["crop"] > own_task["crop + colour"]
 table.add("shortcut", "With crops alone the task gets easier and the features worse.",
           paper="probe: crop 33.1 %, crop + colour 56.3 % (figure 5)",
@@ -653,7 +655,7 @@ table.add("knows", "h knows more than z about what was done to a picture.",
           here="; ".join(f"{kind} {percent(tells[kind + ': h'], tells[kind + ': z'])}" for kind in KINDS),
           verdict=better(*(mean([tells[f"{kind}: {layer}"] for kind in KINDS]) for layer in "hz")))
 
-# %% tags=["workshop"]
+# %%
 least, middle, largest, (short, long) = *BATCHES, EPOCHS
 table.add("epochs", "At equal, few epochs a larger batch is better.",
           paper="ImageNet, 100 epochs: 57.5 % at 256, 64.6 % at 4096 (figure 9)",
@@ -685,17 +687,17 @@ for name, value in measured.items():
     table.number(name, value)
 table.show()
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # ## Exercises
 #
 # Write the function, run the check, read what it says. `hint("5.1")` gives three hints, one more each time; `solution("5.1")` shows one way. `lessons.progress()` remembers.
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # **5.1 A colour histogram** · 10 minutes · difficulty 1 of 5
 #
 # `colour_histogram(images, bins)`: uint8 (N, 3, H, W) → share of each of bins ** 3 colours, float (N, bins ** 3).
 
-# %% tags=["exercise", "check", "nbval-check-output"]
+# %% tags=["exercise", "check", "workshop", "nbval-check-output"]
 def colour_histogram(images, bins):
     """The share of each colour in each picture. images uint8 (N, 3, H, W); 0..255 is cut into `bins` equal parts per
     channel, and the colour in parts (r, g, b) has the number (r * bins + g) * bins + b -> float (N, bins ** 3)"""

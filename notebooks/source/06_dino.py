@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 06 · DINO: a network that teaches itself
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/06_dino.ipynb)
@@ -22,11 +22,11 @@
 # | 1 A picture and its crops | 5 | yes |
 # | 2 The loss, in four passes | 15 | yes |
 # | 3 Two ways to collapse | 10 | yes |
-# | 4 Train, and watch | 10 | yes |
-# | 5 What the attention found | 15 | yes |
-# | 6 What it did not learn | 10 | the end |
+# | 4 Train, and watch | 10 | the training |
+# | 5 What the attention found | 15 | the maps |
+# | 6 What it did not learn | 10 | |
 # | 7 What each part is for | 8 | |
-# | 8 Claims and exercises | 10, then 60 to 120 of practice | claims |
+# | 8 Claims and exercises | 10, then 60 to 120 of practice | exercise 6.1 |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -101,7 +101,7 @@ print(
     f"objects cover {100 * test_masks.float().mean():.0f} % of a picture",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # The built-in pictures are camouflage: a pale object on a mosaic of the same colours. Neither the most colourful nor the smoothest places are the object, so a good map will not come for free. (With CIFAR-10, the masks are those of COCO photographs with one to three objects, made as small.)
 #
 # **Multi-crop.** From each picture come two large views, the *global* crops, and several small ones, the *local* crops. All of them go to the **student**. The **teacher** gets the global ones only. So a local crop has to tell what the whole picture is like.
@@ -190,7 +190,7 @@ tested = objectives.cross_view_entropy(objectives.dino_targets(teacher, c, 0.04)
 print("equal to the package's:    ", torch.allclose(tested, value))
 print("terms with 0, 2 and 4 local crops:", [2 * (2 + local) - 2 for local in (0, 2, 4)])
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # The package's form is held to lightly's `DINOLoss` in its tests: values, gradients, and the centre after its update.
 #
 # **Pass 4, as a module.** The head is an MLP. Its output is brought to length 1, and then compared with $K$ unit vectors, the prototypes. So every score is a cosine, and no prototype can win by being long. There is no batch norm anywhere.
@@ -220,15 +220,18 @@ tested.load_state_dict(ours.state_dict())
 print("equal to the package's head:", torch.allclose(ours(x := torch.randn(4, 8)), tested(x), atol=1e-6))
 
 # %% [markdown] tags=["workshop"]
-# **The teacher** is not trained. After each step of the student, $\theta_t\leftarrow\lambda\theta_t+(1-\lambda)\theta_s$. It is the student's slow average. *Predict first:* after 300 steps with $\lambda=0.996$, the paper's value, how much of the teacher is still its random beginning?
+# **The teacher** is not trained. After each step of the student, $\theta_t\leftarrow\lambda\theta_t+(1-\lambda)\theta_s$. It is the student's slow average.
 
-# %% tags=["workshop", "nbval-check-output"]
+# %% [markdown]
+# *Predict first:* after 300 steps with $\lambda=0.996$, the paper's value, how much of the teacher is still its random beginning?
+
+# %% tags=["nbval-check-output"]
 for momentum in (0.9, 0.99, 0.996, 0.999):
     half, left = math.log(2) / -math.log(momentum), 100 * momentum**300
     print(f"momentum {momentum:5}: half of the teacher is younger than {half:4.0f} steps;", end=" ")
     print(f"after 300 steps {left:4.1f} % is its beginning")
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # The paper trains for hundreds of thousands of steps, and raises $\lambda$ from 0.996 to 1 along a cosine. Our runs have hundreds of steps, so we take 0.99.
 #
 # ## 3 Two ways to collapse
@@ -404,10 +407,10 @@ jobs = (
 histories = training.side_by_side(jobs, run.device)
 print(f"one DINO training took {histories[0].seconds:.0f} s, one with labels {histories[-1].seconds:.0f} s")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # A practitioner never watches the loss alone. Left: the loss, with the line that means "has learned nothing". Middle: both entropies; they should stay apart. Right: how much the teacher's scores differ from picture to picture; zero is collapse.
 
-# %% tags=["workshop"]
+# %%
 watched = histories[0]
 _, axes = plt.subplots(1, 3, figsize=(12.5, 3.2))
 figures.curves({"loss": watched.smooth(10)}, title="The loss", y="loss (nats)", baselines=ln_K, axis=axes[0])
@@ -428,7 +431,7 @@ last = {key: mean(values[-20:]) for key, values in watched.metrics.items()}
 in_use, named = math.exp(last["used"]), math.exp(last["unsure"])
 print(f"at the end about {in_use:.0f} of {K} prototypes are in use, and a target names one of about {named:.0f}")
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # The loss need not fall from the first step on. Student and teacher begin as twins and agree on some easy answer; then the centre takes that answer away. Nor can a loss be compared with that of another $K$, temperature or number of crops. How good the features are, only probes can say.
 #
 # ## 5 What the attention found
@@ -450,7 +453,7 @@ def keep(attention, share):
     small = torch.zeros_like(inside).scatter(1, order, inside).view(-1, 1, side, side)
     return F.interpolate(small.float(), size=(SIZE, SIZE))[:, 0] > 0.5
 
-# %% tags=["workshop"]
+# %%
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
@@ -481,14 +484,14 @@ print(
     (keep(torch.tensor([[0.4, 0.3, 0.2, 0.1]]), 0.6)[0, :: SIZE // 2, :: SIZE // 2] * 1).flatten().tolist(),
 )
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # What does a number mean? A random network attends somewhere, too, and a box in the middle is right more often than one thinks. So there are four guesses without any training: an untrained ViT, the best centred box (its size chosen on val), the most colourful patches, and the smoothest.
 #
 # *Predict first:* put DINO, the ViTs with labels, the untrained one, and the box in order.
 #
 # <details><summary>Answer</summary>On the mosaic the trained networks lie close together and far above the untrained one. The box is only just behind them, although it never looks: that is why it belongs in every such table. On small photographs the box can be ahead of all.</details>
 
-# %% tags=["workshop"]
+# %%
 def by_patch(x):
     return F.avg_pool2d(x, PATCH).flatten(1)  # (N, 1, H, W) -> (N, patches)
 
@@ -528,7 +531,7 @@ for kind in methods:
 for guess, values in guesses.items():
     print(f"{guess:30}{values.mean():20.3f}")
 
-# %% tags=["workshop", "slide"]
+# %% tags=["slide"]
 average = {kind: iou[kind, readings[0]] for kind in methods}
 order = sorted(methods, key=lambda kind: -mean(average[kind]))
 bars = {kind: mean(average[kind]) for kind in order} | {
@@ -565,7 +568,7 @@ print(
 )
 
 # %% [markdown] tags=["workshop"]
-# Numbers need pictures beside them. The white line is the true outline; the maps are averages over heads, as they come out, without a threshold. The pictures are the first of the test set, not the best.
+# Now the maps themselves. The white line is the true outline; the maps are averages over heads, as they come out, without a threshold. The pictures are the first of the test set, not the best.
 
 # %% tags=["workshop", "slide"]
 def draw_maps(nets, held, title, number=8):
@@ -595,7 +598,8 @@ draw_maps(nets, held, "What [CLS] looks at, and the true outline")
 # On the mosaic DINO's map follows the object. The maps with labels follow it, too; the table in section 8 says whether the difference counts. So "labels cannot do this" would be wrong. All these questions are about the object: the labels by construction; DINO's own, "which picture is this crop from?", because the ground says so little. What DINO adds is that nobody has to ask.
 #
 # **What this is not.** It is no segmentation, and no words are involved: it is one row of an attention matrix, thresholded. And it is not DINO's alone. On VOC 2012 the paper's ViT-S/16 scores 45.9 with DINO, 27.3 with ImageNet labels, 22.0 untrained (Jaccard, in percent). Its appendix D has MoCo-v2 at 46.3, SwAV at 46.8, BYOL at 47.8. It is a property of self-supervised ViTs.
-#
+
+# %% [markdown]
 # Turn the controls: heads differ, and so does what a threshold keeps.
 
 
@@ -669,12 +673,12 @@ for kind, rows_of in known.items():
     )
 print("chance         " + "   ".join(f"{topic}: {100 / len(a.unique()):.1f} %" for topic, (a, *_) in topics.items()))
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # DINO takes the cheapest cue that survives the crops and the colour changes. On the mosaic the ground has all colours everywhere, so it says little about *which* picture this is, and the object has to answer. What if the ground can answer, too?
 #
 # *Predict first:* the same objects, but the cells of the mosaic are twice as large, and each ground keeps a mean colour of its own. Where will DINO look now? And the ViT with three labels, whose answers are still on the object? (This experiment is drawn from scenes whatever data you chose.)
 
-# %% tags=["workshop"]
+# %%
 LESS = run.pick(smoke=5, cpu=250, gpu=3_000)
 made_twin, held_twin = scene_parts("shortcut")
 twin_labels = [made_twin.labels(kind) for kind in ("colour", "pattern", "shape")]
@@ -700,7 +704,7 @@ for kind, net in nets.items():
     print(f"where the ground tells the picture: {kind:18} IoU {telling[kind].mean():.3f},", end=" ")
     print(f"the object's colour by neighbours {100 * right:.1f} %")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Compare with the numbers above: same objects, same network, same loss. Where the ground is the cheaper answer, DINO keeps little of its lead over the untrained ViT, in the map as in what it knows of the object. Photographs are full of such grounds: sky, grass, water. So do not expect the map to fit on CIFAR-10 at this size; the paper had a million pictures with one large subject each, stronger colour changes, and days. Lesson 07 takes up from here.
 #
 # ## 7 What each part is for
@@ -741,7 +745,7 @@ figures.bars(tells, title="What a target tells about the picture", x="nats", per
 #
 # Verdicts are computed: over three runs where there are three (95 % interval), else a single run against the spread of those three.
 
-# %% tags=["workshop"]
+# %%
 table = claims.Claims(run, data=name)
 three = lambda effects, **more: claims.verdict(effects, **more) if len(effects) > 1 else claims.UNJUDGED
 apart = lambda kind: [a - b for a, b in zip(average["DINO"], average[kind])]
@@ -777,7 +781,7 @@ table.add(
     verdict=min(end, key=lambda plan: end[plan][2]) == "no centre",
 )
 
-# %% tags=["workshop"]
+# %%
 table.add(
     "untrained",
     "DINO's attention fits objects better than an untrained ViT's.",
@@ -808,7 +812,7 @@ table.add(
     verdict=three([value - guesses["centre box"][off].mean().item() for value in aside["DINO"]]),
 )
 
-# %% tags=["workshop"]
+# %%
 topic = next(iter(topics))
 (knn, linear), (student_knn, _) = known["DINO"][topic], known["DINO's student"][topic]
 error = math.sqrt(2) * claims.share_error(knn, len(seen[2]))
@@ -842,7 +846,7 @@ for (kind, reading), values in iou.items():
     table.number(f"IoU, {kind}, {reading}", mean(values))
 table.show()
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # ## Exercises
 #
 # Write the function, run the check, read what it says. `hint("6.1")` gives three hints, one more each time; `solution("6.1")` shows one way.
@@ -851,7 +855,7 @@ table.show()
 #
 # `view_pairs(n_local)`: int → list of (teacher view, student view), both counted with the two global crops first.
 
-# %% tags=["exercise", "check", "nbval-check-output"]
+# %% tags=["exercise", "check", "workshop", "nbval-check-output"]
 def view_pairs(n_local):
     """The comparisons of DINO with two global crops, numbers 0 and 1, and n_local local ones: a list of pairs
     (teacher view, student view) of ints, sorted."""

@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 07 · DINOv2: from a method to a backbone
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/07_dinov2.ipynb)
@@ -24,10 +24,10 @@
 # | 3 Train: from DINO to DINOv2 | 10 | yes |
 # | 4 One frozen backbone | 10 | yes |
 # | 5 Each term off | 8 | |
-# | 6 Look at the patches | 7 | yes |
-# | 7 The data engine | 10 | yes |
+# | 6 Look at the patches | 7 | |
+# | 7 The data engine | 10 | |
 # | 8 Small models from a large one | 5 | |
-# | 9 Where it falls short, claims, exercises | 10, then 60 to 120 of practice | claims |
+# | 9 Where it falls short, claims, exercises | 10, then 60 to 120 of practice | |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -287,7 +287,7 @@ hidden = block_masks(9, GRID, generator=torch.Generator().manual_seed(run.seed +
 veil = hidden.view(-1, 1, *GRID).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3).to(run.device)
 figures.grid(torch.where(veil, 128, dense[2][0][:9]), [f"{int(m.sum())} hidden" for m in hidden], columns=9);
 
-# %% tags=["workshop", "nbval-check-output"]
+# %% tags=["nbval-check-output"]
 def patch_loss(targets, student, hidden, tau=0.1):
     """targets and student's scores (M, K) of the M hidden patches of `hidden` (B, N), in order."""
     costs = -(targets * (student / tau).log_softmax(-1)).sum(-1)  # (M,)
@@ -428,10 +428,10 @@ main = branches["DINOv2", SEEDS[0]][0]
 print(f"a branch took {logs['DINOv2', SEEDS[0]].seconds:.0f} s with all terms", end=", ")
 print(f"{logs['DINO, longer', SEEDS[0]].seconds:.0f} s with those of DINO")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # What do the terms do to what they are made for? Left: the distance of a [CLS] token to its nearest neighbour in the batch. Right: the entropy of the mean target; at $\ln K$ all prototypes are in use.
 
-# %% tags=["workshop", "slide"]
+# %% tags=["slide"]
 smooth = lambda values, window=10: training.History(loss=list(values)).smooth(window)
 seed = SEEDS[0]
 _, axes = plt.subplots(1, 2, figsize=(12, 3.2))
@@ -516,7 +516,7 @@ for title, one in names.items():
 #
 # A frozen backbone's patch tokens can be shown without any head. Take the three main directions in which the tokens of these pictures differ from the rest of their picture (PCA), and show them as red, green and blue. Equal colours mean that the network holds two places for alike, in one picture or in two.
 
-# %% tags=["workshop", "slide"]
+# %% tags=["slide"]
 FINE = (2 * GRID[0], 2 * GRID[1])
 
 
@@ -548,11 +548,11 @@ for row, (title, pictures) in enumerate(pictures_of.items()):
         axis.imshow(figures.to_image(one), extent=(0, 1, 0, 1))
     axes[len(few) * row].set_ylabel(title, fontsize=9)
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Nobody drew a mask. The untrained network shows objects, too, as far as their colours differ from the ground; look where the trained ones are calmer, or tell object from ground across pictures. Turn the control: choose a patch of the first picture (white frame), and see which patches of the others lie nearest to it.
 
 
-# %% tags=["workshop"]
+# %%
 START = FINE[1] * (FINE[0] * 2 // 3) + FINE[1] // 2
 
 
@@ -571,19 +571,19 @@ def nearest_patches(patch=START):
 
 figures.explore(nearest_patches, patch=[START, *range(FINE[0] * FINE[1])])
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # ## 7 The data engine
 #
 # DINOv2's data were not "filtered for quality". 1.2 billion pictures from the web, duplicates removed, were embedded by a self-supervised ViT. Then each picture of some trusted, *curated* sets fetched its nearest neighbours. 142 million were left, chosen without labels, texts or metadata.
 #
 # Here is such a pool. Look for the useful ones.
 
-# %% tags=["workshop"]
+# %%
 counts = torch.bincount(pool_kind, minlength=4).tolist()
 print(f"{len(pool):,} pictures:", ", ".join(f"{n} {kind}" for n, kind in zip(counts, recipes.POOL_KINDS)))
 figures.grid(pool[60:82], columns=11, width=0.95);
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Some are of the kind we want. More are near-duplicates of a few of them, and half is junk: pictures with their tiles shuffled, textures, noise. We own a small curated set, without labels. The embedding comes from a DINO that was trained on this very pool, junk and all.
 #
 # Two steps. **Deduplicate:** go through the pool; drop what is too similar to something kept. **Retrieve:** each curated picture fetches its nearest neighbours. faiss does the search.
@@ -592,7 +592,7 @@ figures.grid(pool[60:82], columns=11, width=0.95);
 #
 # <details><summary>Answer</summary>A copied picture fills all the places among the neighbours of whoever is near to it.</details>
 
-# %% tags=["workshop"]
+# %%
 CURATED, NEIGHBOURS, TWIN = run.pick(smoke=10, cpu=60, gpu=400), run.pick(smoke=10, cpu=20, gpu=20), 0.98
 curated = draw_scenes(CURATED, 7).images if scenes else real.train.images[-CURATED:]
 
@@ -625,7 +625,7 @@ def composition(numbers):
             "different": len(sources[own.to(sources.device)].unique()) / len(numbers)}
 
 
-# %% tags=["workshop"]
+# %%
 faiss.omp_set_num_threads(1)  # torch brings threads of its own
 everything, found = torch.arange(len(pool)), {}
 readers = {"trained on the pool": partial(embed, messy.backbone), "untrained ViT": partial(embed, make_vit()),
@@ -640,12 +640,12 @@ for title, reader in readers.items():
         print(f"{title:20} {step:13} {c['pictures']:5} pictures, wanted {100 * c['wanted']:5.1f} %,", end=" ")
         print(f"different wanted ones {100 * c['different']:5.1f} %")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # "Wanted" are pictures of our kind and their copies; "different" counts each of them once. Retrieval alone brings the copies along; only both steps together give many *different* wanted pictures. The kind alone is easy: an untrained ViT finds it, too, but takes fewer copies for copies. (A threshold belongs to its embedding: mean colours all point nearly one way, so almost everything is a twin.)
 #
 # Does it matter? Train DINO on the curated pictures, and on as many drawn at random from the pool, three times each. One more, on the whole pool, was trained above. All have equal steps.
 
-# %% tags=["workshop"]
+# %%
 chosen = found["trained on the pool"]["both"].to(run.device)
 chance = torch.Generator().manual_seed(run.seed)
 drawn = {("curated", seed): chosen for seed in SEEDS}
@@ -659,7 +659,7 @@ engine = {title: over(diets, title) for title in ("curated", "as many at random"
 engine["all of the pool"] = ask(partial(tokens, messy.backbone))
 say(engine)
 
-# %% tags=["workshop", "slide"]
+# %% tags=["slide"]
 _, axes = plt.subplots(1, len(tasks), figsize=(4.4 * len(tasks), 1.9))
 for axis, (task, unit) in zip(axes, tasks.items()):
     values = {title: row[task].mean().item() for title, row in (engine | {"untrained": scores["untrained"]}).items()}
@@ -714,14 +714,14 @@ for title, net in {"DINOv2": main.backbone, "labels": taught, "untrained": make_
     blind[title] = {kind: probes.ridge_probe(a, x, b, y, c, z) for kind, (x, y, z) in topics.items()}
     print(f"{title:10}" + "   ".join(f"{kind} {100 * value:.1f} %" for kind, value in blind[title].items()))
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # On scenes the colour is known. Of shape and pattern it knows far less than the network that was told. More data and steps push this limit, they do not remove it: the features know what the training's views have in common. And nobody can *ask* this space anything, except through a head with labels. Lesson 08 puts words beside the pictures.
 #
 # ## What the paper says, what we measured
 #
 # Verdicts: over three orders of the pictures where there are three (95 % interval), else over the test pictures, paired (two standard errors; that does not count the luck of a training).
 
-# %% tags=["workshop"]
+# %%
 table = claims.Claims(run, data=name)
 better = lambda a, b, task: (b[task] - a[task]) if task == "depth" else (a[task] - b[task])  # (N,) how much a is better
 paired = lambda gain: claims.verdict(gain.mean().item(), error=(gain.std() / math.sqrt(len(gain))).item())
@@ -751,7 +751,7 @@ for task in list(tasks)[1:]:
     compare(f"mae-{task}", f"Better than MAE: {words[task]}.", task,
             {"DINOv2": scores["DINOv2"], "MAE": scores["MAE (03)"]}, paper)
 
-# %% tags=["workshop"]
+# %%
 several = lambda effects: claims.verdict(effects) if len(effects) > 1 else claims.UNJUDGED
 for task in tasks:
     gains = [better(runs["DINOv2", s], runs["DINO, longer", s], task).mean().item() for s in SEEDS]
@@ -774,7 +774,7 @@ table.add("sinkhorn-class", "Yet the class is told as well with centring (within
 rows = {"with": alone["DINOv2"], "without": alone["no iBOT"]}
 compare("ibot", f"iBOT helps the patch tokens ({words[last]}, head without place).", last, rows, "ADE20k 44.2 to 47.1")
 
-# %% tags=["workshop"]
+# %%
 share, base = (composition(found["trained on the pool"][step])["different"] for step in ("both", "whole pool"))
 error = math.hypot(claims.share_error(share, len(chosen)), 2 * claims.share_error(base, len(pool)))
 table.add("retrieval", "Deduplication and retrieval give more than twice the share of different, wanted pictures.",

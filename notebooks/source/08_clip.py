@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 08 · CLIP: each picture finds its own caption
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/08_clip.ipynb)
@@ -19,14 +19,14 @@
 #
 # | section | minutes of reading | in the 45-minute cut |
 # |---|---|---|
-# | 1 Captions as tokens | 10 | yes |
-# | 2 A tower that reads | 10 | yes |
+# | 1 Captions as tokens | 10 | the second part |
+# | 2 A tower that reads | 10 | the first part |
 # | 3 The loss, in four passes | 15 | yes |
 # | 4 Train, and look | 15 | yes |
 # | 5 What matters in the recipe | 20 | |
 # | 6 Why not predict the words? | 8 | |
 # | 7 Other picture towers | 8 | |
-# | 8 Where it falls short, claims, exercises | 15, then 60 to 120 of practice | the first part and the claims |
+# | 8 Where it falls short, claims, exercises | 15, then 60 to 120 of practice | exercise 8.1 |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -93,7 +93,7 @@ for step in range(5):
     print(f"join {pair[0]:>3} + {pair[1]:<4}", "   ".join(" ".join(pieces) for pieces in words))
 
 # %% [markdown] tags=["workshop"]
-# Frequent words become one token, rare ones a few. In practice a library does the merging, trained on the captions of the training set alone. Three tokens come in by hand: [BOS] begins a caption, [EOS] ends it, and [PAD] fills the rows of a batch up to one length. This is a caption in the form in which the model sees it:
+# With **byte-pair encoding** frequent words become one token, rare ones a few. In practice a library does the merging, trained on the captions of the training set alone. Three tokens come in by hand: [BOS] begins a caption, [EOS] ends it, and [PAD] fills the rows of a batch up to one length. This is a caption in the form in which the model sees it:
 
 # %% tags=["workshop"]
 settings = recipes.caption_settings(run, train_set.name)
@@ -141,12 +141,12 @@ tested.load_state_dict(ours.state_dict())
 toy = torch.tensor([[BOS, 5, 9, 7, EOS, PAD, PAD], [BOS, 6, EOS, PAD, PAD, PAD, PAD]])
 print("equal to the package's:", torch.equal(ours(toy), tested(toy)))
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # *Predict first:* replace token 2 of the toy caption by another one. Which states change? And does the caption's feature change when one more [PAD] follows?
 #
 # <details><summary>Answer</summary>States 2, 3, 4 and the padding behind them; 0 and 1 came before and cannot know. The feature does not change, because no token looks to the right.</details>
 
-# %% tags=["workshop", "nbval-check-output"]
+# %% tags=["nbval-check-output"]
 other = toy.clone()
 other[0, 2] = 11
 changed = (ours.states(toy)[0] - ours.states(other)[0]).abs().amax(1) > 1e-4
@@ -287,19 +287,22 @@ jobs = [partial(recipes.caption_model, run, pairs=pairs), fitting(shuffled, wron
 (model, _, history), control = training.side_by_side(jobs, run.device)
 print(f"{history.seconds:.0f} s; loss of the last steps {history.last(20):.2f}, of the control {control.last(20):.2f}")
 
-# %% tags=["workshop"]
+# %%
 _, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.4), width_ratios=(3, 2))
 smooth = {"true captions": history.smooth(20), "shuffled": control.smooth(20)}
-figures.curves(smooth, title="With shuffled captions the loss stays at ln B", axis=left)
+stays = abs(control.last(20) - math.log(B)) < 0.1
+title = "With shuffled captions the loss stays at ln B" if stays else "The loss with true and with shuffled captions"
+figures.curves(smooth, title=title, axis=left)
 left.axhline(math.log(B), color=figures.GREY, linestyle="--", linewidth=1)
 left.annotate(f"ln {B}: nothing learned", (0.5, math.log(B)), xycoords=("axes fraction", "data"), va="bottom",
               color=figures.GREY)
 scales = {"true": history.metrics["scale"], "shuffled": control.metrics["scale"]}
 figures.curves(scales, title="The learned scale 1/τ", y="scale", baselines={"1/0.07": 1 / 0.07}, axis=right);
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Both begin a little above $\ln B$, since a scale of 14 makes random differences count. The control comes down to it and stays there. At first both scales fall: while pairs cannot be told apart, confidence only costs. Once most of them can, the scale rises; on real captions that takes longer than we train here.
-#
+
+# %% [markdown] tags=["workshop"]
 # Now pictures and captions that no training step has seen. **Recall@k**: for which share of the queries is a right answer among the k most similar? With equal texts in the test set, each of them counts as right. Left, eight test pictures against eight captions; right, the whole test set.
 
 # %% tags=["workshop", "slide"]
@@ -623,7 +626,7 @@ figures.bars(shown, errors=errors, title=f"Recall@5 after {SHORT} steps, by pict
 #
 # <details><summary>Answer</summary>Near chance would mean: the model knows which words belong to the picture, not how they belong together. In the batches that it was trained on, a caption with the same words in another order hardly ever occurs. So nothing asked for the order.</details>
 
-# %% tags=["workshop"]
+# %%
 speaker, its_tokens = (model, tokenizer) if train_set.name == "scenes" else recipes.caption_model(run, "scenes")[:2]
 count = run.pick(smoke=100, cpu=1_500, gpu=4_000)
 draw = partial(render, size=recipes.caption_settings(run, "scenes").pixels, device=run.device)
@@ -654,7 +657,7 @@ for name, other in false.items():
     right, wrong = v.chunk(2)
     noticed[name] = ((u * right).sum(1) > (u * wrong).sum(1)).float().mean().item()
 
-# %% tags=["workshop", "slide"]
+# %% tags=["slide"]
 every = draw(replace(recipes.CAPTION_WORLD, objects=(1, 1), held_out=()), 2 * count, seed=7)
 names = [(colour, shape) for colour in recipes.CAPTION_WORLD.colours for shape in recipes.CAPTION_WORLD.shapes]
 asked = its_tokens([f"a {colour} {shape}" for colour, shape in names]).to(run.device)
@@ -667,14 +670,14 @@ _, (left, right) = plt.subplots(1, 2, figsize=(11.5, 2.6), width_ratios=(1, 1))
 figures.bars(combined, title=f"Naming one object, {len(names)} names", axis=left, marks={"chance": 1 / len(names)})
 figures.bars(noticed, title="True caption nearer than false", x="right answers", axis=right, marks={"chance": 0.5});
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # A wrong word is noticed. Right words in the wrong places are noticed far less often: much of the caption is read as a bag of words. Nothing in the batch asks for more, since its other captions hardly ever use the same words. Large models show the same weakness (Yuksekgonul et al., 2023, [arXiv 2210.01936](https://arxiv.org/abs/2210.01936)). Two vectors that meet in one product have little room for it; in lesson 11 picture and words meet earlier.
 #
 # ## What the paper says, what we measured
 #
 # Verdicts are computed: an effect counts when it exceeds twice its standard error on the test pictures; one seed. Our pairs are tens of thousands of times fewer than CLIP's. Compare directions.
 
-# %% tags=["workshop"]
+# %%
 table = claims.Claims(run, data=test_set.name)
 percent = lambda value: f"{100 * value:.1f} %"
 listed = lambda values: ", ".join(f"{name} {percent(value)}" for name, value in values.items())
@@ -708,7 +711,7 @@ table.add("recoloured", "Recoloured pictures spoil captions that name colours.",
 table.add("mirrored", "Mirrored pictures spoil captions that name sides.", paper=crops, here="sides: " + listed(side),
           verdict=better(side["reference"], side["mirrored"], len(sided)))
 
-# %% tags=["workshop"]
+# %%
 best = max(value for way, value in named.items() if way != "plain")
 table.add("repeats", "Masking or sharing repeated captions names more pictures.", paper="an experiment on scenes",
           here=listed(named), verdict=better(best, named["plain"], len(answers)))
@@ -739,17 +742,16 @@ for name, found in recalls.items():
             table.number(f"{name}, {way}, R@{k}", value)
 table.show()
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # ## Exercises
 #
 # Write the function, run the check, read what it says. `hint("8.1")` gives three hints, one more each time; `solution("8.1")` shows one way. `lessons.progress()` remembers.
-
-# %% [markdown]
+#
 # **8.1 The learned scale** · 5 minutes · difficulty 1 of 5
 #
 # `scaled_logits(cosine, t, largest=100.0)`: (B, B), scalar tensor t → logits (B, B), the factor exp(t) at most `largest`.
 
-# %% tags=["exercise", "check", "nbval-check-output"]
+# %% tags=["exercise", "check", "workshop", "nbval-check-output"]
 def scaled_logits(cosine, t, largest=100.0):
     """Logits of CLIP: cosines (B, B) times exp(t), t a learned scalar tensor; the factor is at most `largest`."""
     raise NotImplementedError

@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 09 · Multimodal embeddings: hearing what was never read
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/09_multimodal_embeddings.ipynb)
@@ -26,7 +26,7 @@
 # | 5 The shape of the space | 20 | yes |
 # | 6 Adding meanings | 6 | |
 # | 7 Recordings, and where it falls short | 10 | |
-# | 8 Claims, a search box, exercises | 12, then 60 to 120 of practice | claims, search box |
+# | 8 Claims, a search box, exercises | 12, then 60 to 120 of practice | |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -491,7 +491,7 @@ middle.legend(frameon=False);
 #
 # Liang et al. test this by **shifting**: move both clouds by $\lambda\vec\Delta$ towards each other, bring all vectors back to length 1, and look at the loss. Take the ear of the lowest temperature, and judge it at three.
 
-# %%
+# %% tags=["workshop"]
 lambdas = [k / 8 for k in range(-4, 13)]
 judged = {}
 for tau in (0.01, 0.1, 1.0):
@@ -551,10 +551,10 @@ for q in range(3):
 print("nearest after: ", scaled.argmax(1).tolist())
 print("equal to the package's:", torch.allclose(scaled, geometry.csls(S, k), atol=1e-6))
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Now all cures on three spaces: pictures and captions of your data (section 2), and sounds and sentences with and without a gap. *Predict first:* where does centring help, and where not?
 
-# %% tags=["workshop", "slide"]
+# %% tags=["slide"]
 def cures(queries, items, right, query_bank, item_mean):
     """Which queries find a right item first, by cure: unit vectors (Q, D), (G, D), `right` bool (Q, G), a bank of other
     queries (R, D), the mean of other items (D,)."""
@@ -590,7 +590,7 @@ axis.set(xticks=[x + 0.3 for x in range(3)], ylabel="R@1 (%)",
 axis.set_xticklabels(cured, fontsize=9)
 axis.legend(frameon=False, ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2));
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Where there is a gap, every cure helps, and none costs a training step. Where there is hardly any, centring has nothing to take away; the inverted softmax may still gain a little, since it knows other queries. So “closing the gap always helps” is wrong, and the paper says so: in its tests a changed gap, narrower *or* wider, sometimes helped.
 #
 # ## 6 Adding meanings
@@ -699,7 +699,7 @@ print(f"{SEEDS} seeds:", {kind: [round(value, 3) for value in row] for kind, row
 #
 # Verdicts are computed: from two standard errors on the test examples, or from three seeds. Our setting differs from ImageBind's: our bridge is small, our sounds are synthetic, our pairs share one scene exactly. Rows about sounds are measured on scenes, whatever your data; recordings and captions on yours.
 
-# %% tags=["workshop"]
+# %%
 results = claims.Claims(run, data=pairs.test.name)
 percent = lambda value: f"{100 * value:.1f} %"
 better = lambda p, q, n: claims.verdict(p - q, error=math.hypot(claims.share_error(p, n), claims.share_error(q, n)))
@@ -734,7 +734,7 @@ results.add("temperature", "The lower the temperature, the wider the gap that st
             here=", ".join(f"{row[0]:.2f} at {tau:g}" for tau, row in by_tau.items()),
             verdict=by_tau[TAUS[0]][0] > 3 * null and by_tau[TAUS[0]][0] > 2 * by_tau[TAUS[-1]][0])
 
-# %% tags=["workshop"]
+# %%
 results.add("shift", "The lower the temperature, the more of its gap the loss defends when the clouds are shifted.",
             paper="CLIP: minimum at the gap it has at 1/100; closing is better at higher ones",
             here="lowest at " + ", ".join(f"{value:+.2f} gaps ({name})" for name, value in best_shift.items()),
@@ -753,7 +753,7 @@ results.add("hubs", "Where there is a gap, there are hubs.", paper="Radovanovic 
                  f"{skews[without]:.1f} without",
             verdict=claims.verdict(resampled.mean().item(), error=resampled.std().item()))
 
-# %% tags=["workshop"]
+# %%
 listed = list(cured.values())
 for key, cure, paper in (("centring", "centred", "Mind the Gap shifts; it did not always help"),
                          ("csls", "CSLS", "Conneau et al.: for words of two languages"),
@@ -782,12 +782,12 @@ for kind, row in (("one", one_named), ("two", two_named), ("gap", {f"tau {tau:g}
         results.number(f"{kind}: {name}", value)
 results.show()
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # ## A search box
 #
 # Show this to somebody. It searches pictures by any sum of senses: words, a picture, a sound. Each part is centred first, as section 6 taught. The still figure asks four times for the same kind of scene.
 
-# %% tags=["workshop"]
+# %%
 shelf = bank_scenes.images[:1_000]
 shelf_vectors = geometry.centred(bank_seen[:1_000], means["see"])
 example = {name: torch.tensor([row], device=run.device) for name, row in alone.items()}

@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 10 · Zero-shot transfer: class names become the classifier
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/10_zero_shot.ipynb)
@@ -25,8 +25,8 @@
 # | 4 The wording | 8 | |
 # | 5 Where it stops | 20 | the first figure |
 # | 6 Another world, and a way back | 12 | |
-# | 7 Your data, and CLIP's | 12 | yes |
-# | 8 Claims, exercises | 8, then 60 to 120 of practice | the claims |
+# | 7 Your data, and CLIP's | 12 | |
+# | 8 Claims, exercises | 8, then 60 to 120 of practice | exercise 10.1 |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -215,7 +215,9 @@ learn, judge = zip(*(part.split([half, SHOWN - half]) for part in (see(strange.i
 by_pictures = "unseen words, 8 pictures of each"
 shares[by_pictures] = probes.few_shot_probe(*learn, *judge, *judge, 8, strengths=(10.0,))      # nothing is chosen
 errors[by_pictures] = 2 * claims.share_error(shares[by_pictures], SHOWN - half)
-figures.bars(shares, errors=errors, title="New combinations of known words are named, new words are not",
+clear = shares["unseen combinations"] > 0.75 and shares["unseen words"] < 0.5
+title = "New combinations of known words are named, new words are not"
+figures.bars(shares, errors=errors, title=title if clear else "Which shapes are named",
              x="right shape of four", marks={"chance": 0.25},
              controls=("names moved by one", "untrained text towers, five"));
 
@@ -303,7 +305,7 @@ rows = {f"“{name}”" if name in alone else name: {group.get(name, "ensemble o
 figures.dots(rows, title=f"{len(NAMES)} names, one model, {len(alone)} wordings")
 print(f"tokens that the model reads: {words.length};", *(f"“{t}” takes {len(words.tokens(t))}" for t in FAR[-1:]))
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # One template takes more tokens than the model reads: its end is cut off, and there stands the name. (CLIP reads 77.) Among the others the wording moves the result by several points, most where a template is made of words that the model never read. An ensemble lies above the mean of its members and spares the choice; a broken member costs. For CLIP on ImageNet “A photo of a {label}.” gave 1.3 points over the bare name, and an ensemble of 80 templates another 3.5.
 #
 # Two traps. Raw names (“n02106662”) are not words. And a word may have two meanings: ImageNet has two classes named “crane”. Names and prompts are tuned text: zero *examples*, not zero effort. Whoever tunes them on the test set has a test set no more.
@@ -365,7 +367,8 @@ print("counting, by number of objects:", ", ".join(f"{n}: {100 * share(n):.0f} %
 
 # %% [markdown] tags=["workshop"]
 # Naming works, and so does “on the left” for a single object. The *relation* of two objects does not: left and right are read, who stands where is not (lesson 08). *Counting* goes about as far as the captions went, to two objects or three, though a probe reads more from the same vectors. And “there is no red ring” is nearest to the red ring: a bag of words in which “no” weighs little. That is *below* chance, since it finds precisely what it should exclude. Our captions never say no; on the web it is seldom said of what a picture does not show.
-#
+
+# %% [markdown]
 # **No “none of these”.** The softmax runs over a closed list. Whatever comes, some class wins. We show four kinds of pictures to a classifier of 36 names and look at how sure the winner is.
 #
 # **Confidence.** The scale $s$ was learned on captions. It changes no answer, but it decides what “sure” means. The **expected calibration error** (ECE) sorts predictions by confidence and averages the distance to the share that is right; 0 is honest.
@@ -449,7 +452,10 @@ for name, net in readers.items():
     for what, (kind, wanted) in SAYS.items():
         flipped[name][what] = sum(NAMES[k].endswith(word) for k, word in zip(guesses[kind], wanted)) / len(wanted)
 rows = {what: {name: row[what] for name, row in flipped.items()} for what in SAYS}
-figures.dots(rows, title="Labels fool the one who was taught to read", x="of all pictures");
+by_label = {name: row["false label: the written word"] for name, row in flipped.items()}
+fooled = by_label["signs"] > max(by_label["without signs"], by_label["signs, other words"]) + 0.1
+title = "Labels fool the one who was taught to read" if fooled else "What is named where a label is in the picture"
+figures.dots(rows, title=title, x="of all pictures");
 
 # %% [markdown]
 # The model that met signs says the written word in a large part of the pictures, although no label ever stood beside an object; clean pictures are named as before. Without signs a label is only dirt. Under captions that name another word nothing is read. Scrambled letters fool it less. So the attack is no bug of the loss: what captions call by one name gets one direction in the space, be it a shape or its spelling.
@@ -548,7 +554,7 @@ right.set(title="Weights between zero-shot (α 0) and fine-tuned (α 1)", xlabel
 #
 # Now the model trained on *your* captions meets a labelled set it never saw: CIFAR-10 where it is at hand, else scenes of the world “things” with all ten shapes, four of them strange. No label is used. The names first: of several everyday words we take the one that is most frequent in the training captions. That choice looks at no picture.
 
-# %% tags=["workshop"]
+# %%
 pixels = pairs.test.images.shape[-1]                                   # as the model was trained
 labelled = data.pictures("cifar10", source="scenes" if on_scenes else "auto", size=pixels, device=run.device,
                          train=run.pick(smoke=300, cpu=5_000, gpu=45_000), val=run.pick(smoke=60, cpu=1_000, gpu=5_000),
@@ -573,7 +579,7 @@ outcome |= {f"probe, {k} label{'s' if k > 1 else ''} per class": sum(values) / 3
 outcome["probe, all labels"] = probes.ridge_probe(*sets)
 per_class = {name: (guess == truth)[truth == k].float().mean().item() for k, name in enumerate(everyday)}
 
-# %% tags=["workshop", "slide"]
+# %% tags=["slide"]
 _, (left, right) = plt.subplots(1, 2, figsize=(12, 4))
 errors = {name: 2 * claims.share_error(value, len(u)) for name, value in outcome.items()}
 figures.bars(outcome, errors=errors, axis=left, marks={"chance": 1 / len(given)}, controls=(shuffled,),
@@ -582,14 +588,14 @@ figures.bars({f"{name} ({said[name]:,})": per_class[name] for name in sorted(eve
              title="Class by class (in brackets: mentions in the captions)", x="right", axis=right,
              marks={"chance": 1 / len(given)});
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Above chance, and far below a probe that had all labels. A name that was never read is right by accident only. Having been read is not enough: the pictures must look like those of the captions, too. CIFAR-10's animals fill 32 pixels, Flickr's are small beside people; our scenes stand in another landscape. Nothing was tuned on these test pictures.
 #
 # Everybody quotes that CLIP “matches a ResNet-50 on ImageNet without seeing it”. Precisely: 76.2 % is ViT-L/14 at 336 pixels, with 80 prompts and edited class names. CLIP's own ResNet-50 gets about 59.8 %, ViT-B/32 63.3 % (open_clip's re-evaluation). None of the 1.28 million labels was used, but names and prompts were tuned on ImageNet. On MNIST the paper reports 88 %, less than logistic regression on raw pixels; re-evaluated, the models range from 48 to 86 %. Counting in CLEVR stays at 19 to 24 % whatever the model's size.
 #
 # **With network:** the same head on OpenAI's weights. `fetch=True` downloads about 600 MB. Without them one line says why this part is skipped.
 
-# %% tags=["workshop"]
+# %%
 towers = recipes.real_clip(fetch=False, device=run.device)
 if towers:
     clip_see, clip_read, clip_scale = towers
@@ -598,10 +604,10 @@ if towers:
     found = head.accuracy(clip_see(some.images), some.labels)
     print(f"OpenAI's ViT-B/32 on {len(some)} pictures of {some.name}: {100 * found:.1f} % without a label")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # **Type your own classes**, separated by commas, and see the predictions change. Try a list without the right answer, one class under two names, a “no”.
 
-# %% tags=["workshop"]
+# %%
 albums = {"scenes": (draw("captions", 8, 51, objects=(1, 1)).images, read, see),
           "labelled pictures": (labelled.test.images[:8], your_read, partial(see, model=yours[0]))}
 
@@ -620,12 +626,12 @@ def classify(names, album):
 
 figures.explore(classify, names="ring, star, circle, cross, square, triangle", album=list(albums))
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # ## 8 What the paper says, what we measured
 #
 # Verdicts are computed, from two standard errors on the test pictures or from three seeds. Our model has read a few dozen words or, on real captions, a few thousand; CLIP read 400 million captions. Compare directions. Rows on scenes are measured on scenes, whatever your data.
 
-# %% tags=["workshop"]
+# %%
 table = claims.Claims(run, data=pairs.train.name)
 percent = lambda value: f"{100 * float(value):.1f} %"
 error = lambda p, q, n, m=None: math.hypot(claims.share_error(p, n), claims.share_error(q, m or n))
@@ -652,7 +658,7 @@ table.add("ensemble", "An ensemble beats the mean of its templates.", paper="+3.
           verdict=claims.verdict((ensemble - members).mean().item(),
                                  error=(ensemble - members).std().item() / math.sqrt(len(members))))
 
-# %% tags=["workshop"]
+# %%
 asks = lambda question: (limits[question]["zero-shot"], len(answers[question]))
 (place, n), (relation, m), (negation, k), (counting, c) = map(asks, (
     "one object: left or right?", "A left or right of B?", "which of two is it not?", "how many, 1 to 4?"))
@@ -675,7 +681,7 @@ table.add("attack", "Who learned from signs says the written word.", paper="Goh 
           here=", ".join(f"{name} {percent(value)}" for name, value in believes.items()),
           verdict=gap(believes["signs"], max(believes["without signs"], believes["signs, other words"]), len(shown)))
 
-# %% tags=["workshop"]
+# %%
 (zero, misled, _), (zero_home, home, _) = shifted["colours free"].values(), shifted["source"].values()
 table.add("shift", "Where the source misleads, zero-shot beats a probe that learned there.",
           paper="up to 75 % of the robustness gap closed", verdict=gap(zero, misled, EACH),
@@ -702,17 +708,17 @@ for name, value in (item for group in groups for item in group.items()):
     table.number(name, value)
 table.show()
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # ## Exercises
 #
 # Write the function, run the check, read what it says. `hint("10.1")` gives three hints, one more each time; `solution("10.1")` shows one way. `lessons.progress()` remembers.
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # **10.1 From names to sentences** · 5 minutes · difficulty 1 of 5
 #
 # `prompts(names, templates)`: K names, P templates with {} → list of K * P sentences, name by name.
 
-# %% tags=["exercise", "check", "nbval-check-output"]
+# %% tags=["exercise", "check", "workshop", "nbval-check-output"]
 def prompts(names, templates):
     """K names and P templates such as "a photo of a {}" -> K * P sentences, all of the first name first; underscores of
     a name become spaces."""

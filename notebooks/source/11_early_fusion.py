@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["workshop", "slide"]
 # # 11 · Early fusion: ask the picture
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/vision-to-language/vision-to-language/blob/main/notebooks/11_early_fusion.ipynb)
@@ -23,10 +23,10 @@
 # | 2 Who may look at whom, and what is learned | 20 | yes |
 # | 3 Neighbours of the idea | 8 | |
 # | 4 Train, and ask | 15 | yes |
-# | 5 Who has which colour? | 12 | yes |
+# | 5 Who has which colour? | 12 | |
 # | 6 Look inside | 10 | |
 # | 7 Writing, and staying stable | 12 | |
-# | 8 Captions from pixels, claims, the path | 15, then 60 to 120 of practice | claims and path |
+# | 8 Captions from pixels, claims, the path | 15, then 60 to 120 of practice | |
 
 # %% tags=["setup", "workshop"]
 import importlib.util, subprocess, sys
@@ -249,7 +249,7 @@ nn.init.constant_(layer.gates, 0.5)
 tested = fusion.GatedCrossAttention.forward(layer, x, seen)
 print("equal to the package's:      ", torch.allclose(layer(x, seen), tested, atol=1e-6))
 
-# %% [markdown]
+# %% [markdown] tags=["workshop"]
 # Flamingo's gates protect a trained language model. Ours is trained along, so its gates begin at 0.5.
 #
 # **Late fusion** reads the picture into one vector and the question into another, and a small network sees both. The vector is made from all places, so it can know where things are. `fusion.LateFusion` is that; `fusion.CrossAttentionModel` puts the layer above before each of two blocks.
@@ -381,12 +381,15 @@ with torch.no_grad():
             if run.device.type == "cuda":
                 torch.cuda.synchronize()
             cost[name].append(time.perf_counter() - start)
+growth = {name: seconds[-1] / seconds[0] for name, seconds in cost.items()}
+dearer = growth["one sequence"] > 2 * growth["two towers"]
+title = "Reading pairs together costs the product" if dearer else "Seconds to compare all pictures with all texts"
 axes = figures.curves({name: (numbers, values) for name, values in cost.items()}, x="pictures, and as many texts",
-                      y="seconds", title="Reading pairs together costs the product", size=(6, 2.8))
+                      y="seconds", title=title, size=(6, 2.8))
 axes.set(xscale="log", yscale="log")
 print(f"{numbers[-1]} × {numbers[-1]}: {cost['one sequence'][-1]:.2f} s against {cost['two towers'][-1]:.3f} s")
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # So search uses towers, and a joint model at most sorts the best hundred anew.
 #
 # ## 5 Who has which colour?
@@ -395,7 +398,7 @@ print(f"{numbers[-1]} × {numbers[-1]}: {cost['one sequence'][-1]:.2f} s against
 #
 # Here is such a pair. With $s(c,i)$ the score of caption $c$ for picture $i$: **text** is right when each picture prefers its own caption, **image** when each caption prefers its own picture, **group** when both. A tie is no preference.
 
-# %% tags=["workshop"]
+# %%
 shown = pair_images[:: len(pair_images) // 4][:4].flatten(0, 1)
 figures.grid(shown, [text.replace(", ", "\n") for pair in pair_texts[:: len(pair_texts) // 4][:4] for text in pair],
              columns=8, width=1.45)
@@ -404,7 +407,7 @@ scores = torch.tensor([[[0.9, 0.2], [0.3, 0.8]],              # all right: text,
                        [[0.5, 0.5], [0.5, 0.5]]])             # ties: a bag of words
 print({name: found.tolist() for name, found in objectives.winoground(scores).items()})
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # Now change one thing at a time. Captions list the objects in random order, so that only the binding tells a pair apart.
 #
 # - two towers, the text tower a **bag of words**, without and with hard negatives (captions with two colours exchanged in the batch: NegCLIP's idea, Yuksekgonul et al., 2023, [2210.01936](https://arxiv.org/abs/2210.01936));
@@ -413,7 +416,7 @@ print({name: found.tolist() for name, found in objectives.winoground(scores).ite
 #
 # *Predict first:* which of these seven bind?
 
-# %% tags=["workshop"]
+# %%
 lists = language.listed(train_scenes, shuffled=True)
 exchanged = [language.swapped(text) for text in lists]
 own, swapped = (tokenizer(found).to(run.device) for found in (lists, exchanged))
@@ -438,7 +441,7 @@ def matching_step(hard, model, index):
     tokens, labels = torch.stack([fits[index], false[other]], 1), torch.stack([yes[index], no[other]], 1)
     return objectives.answer_loss(model(seen[index], tokens), labels)
 
-# %% tags=["workshop"]
+# %%
 large, short, long = run.pick(smoke=(32, 4, 4), cpu=(128, 300, 600), gpu=(512, 3_000, 6_000))
 plans = {                                                      # text tower, or None: one sequence; hard; batch; steps
     "two towers, bag of words": ("bag", False, 32, short),
@@ -463,7 +466,7 @@ shares = {name: {score: found.float().mean().item() for score, found in row.item
 figures.table({"chance": {"text": 0.25, "image": 0.25, "group": 1 / 6}} | shares, title="Who has which colour?",
               controls=["chance"]);
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # **The architecture permits, the training signal decides.** The bag of words *cannot*: both captions are the same bag, every score is a tie, and no negative changes that. Two towers with a transformer *can*; how far they get depends on how often a batch asks for the binding, so a large batch or exchanged captions help. And one sequence, which could do most, learns next to nothing about binding from random captions: the words alone tell those from the true one. With exchanged captions it has to look closer, and begins to. (It sees two captions per picture and step, where two towers see the whole batch.)
 #
 # Why, then, did the joint model of section 4 tell such pairs apart? Writing is full of hard negatives: after “what colour is the ring?” every colour of the picture competes with the right one.
@@ -642,14 +645,14 @@ lines = ["\n".join(textwrap.wrap(written[i], 24, max_lines=3)) for i in shown]
 figures.grid(pairs.test.images[shown], lines, columns=8, width=1.55,
              title="Written: the four best and the four worst by chrF");
 
-# %% [markdown] tags=["workshop"]
+# %% [markdown]
 # **Where it falls short.** The joint model knows this small world only, and learns seeing and asking from scratch. It always answers, also where there is no picture. And each pair costs a pass. Large models face the same three things, with better numbers.
 #
 # ## What the papers say, what we measured
 #
 # Verdicts are computed: an effect counts when it exceeds twice its standard error over the test pictures; one seed.
 
-# %% tags=["workshop"]
+# %%
 results = claims.Claims(run, data=pairs.test.name)
 percent = lambda value: f"{100 * value:.1f} %"
 listed = lambda values: ", ".join(f"{name} {percent(value)}" for name, value in values.items())
@@ -684,7 +687,7 @@ results.add("cost", "Reading pairs together costs more than the two towers, the 
             f"{cost['one sequence'][-1]:.2f} s and {cost['two towers'][-1]:.3f} s",
             verdict=cost["one sequence"][-1] / cost["two towers"][-1] > cost["one sequence"][0] / cost["two towers"][0])
 
-# %% tags=["workshop"]
+# %%
 group = {name: row["group"] for name, row in shares.items()}
 bag, hard_bag, small, big, hard_small, random_one, hard_one = group.values()
 results.add("bag", "A bag of words cannot bind, not even with hard negatives.", paper="by construction",
@@ -725,12 +728,12 @@ for name, value in (group | {f"chrF, {name}": sum(values) / few for name, values
     results.number(name, value)
 results.show()
 
-# %% [markdown] tags=["workshop", "slide"]
+# %% [markdown] tags=["slide"]
 # ## The path on one page
 #
 # On the right stands a claim with its verdict, read from the records of the lessons' own runs. Cover the page, and draw it from memory: what did each step add?
 
-# %% tags=["workshop", "slide"]
+# %% tags=["slide"]
 ADDED = {1: ("add the input back: depth stops hurting", "cure"),             # step: what it added, key of its claim
          2: ("patches as tokens: read pictures like text", "data"),
          3: ("hide most, paint it back: no labels", "labels"),
@@ -878,4 +881,4 @@ check("11.8");
 #
 # **Read on.** Kim et al. 2021, [ViLT](https://arxiv.org/abs/2102.03334): section 3 is short. Alayrac et al. 2022, [Flamingo](https://arxiv.org/abs/2204.14198): the gates and their ablation. Liu et al. 2023, [LLaVA](https://arxiv.org/abs/2304.08485): how little has to be added to a language model. Chameleon Team 2024, [Chameleon](https://arxiv.org/abs/2405.09818): section 2.3 on stability. Thrush et al. 2022, [Winoground](https://arxiv.org/abs/2204.03162). Wadekar et al. 2024, [a taxonomy](https://arxiv.org/abs/2405.17927): where the modalities meet.
 #
-# **This was the last step.** You have built, from a residual block to a model that answers questions about a picture, every idea on the page above, and measured each against a control.
+# **This was the last step.** You have built, from a residual block to a model that answers questions about a picture, every idea of the path, and measured each against a control.
