@@ -15,3 +15,10 @@ class DataError(LessonError):
 
 class StorageError(LessonError, OSError):
     """The cache cannot be written: disk full, no permission, or another process holds it too long."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The reader pressed Stop. A notebook shows the message alone, without the lines of code in which it happened."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]

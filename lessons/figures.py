@@ -9,6 +9,9 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from . import explorer
+from .kernel import in_kernel
+
 # Okabe & Ito (2008), without yellow, which is hard to see on white.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 GREY, INK = "#8C8C8C", "#222222"
@@ -109,9 +112,7 @@ def curves(
         xs, ys = line if isinstance(line, tuple) else (range(1, len(line) + 1), line)
         look = {"color": PALETTE[number % len(PALETTE)]} | dict((styles or {}).get(label, {}))
         axis.plot(xs, ys, **look)
-        drawn = [
-            point for point in zip(xs, ys, strict=True) if math.isfinite(point[1])
-        ]  # none after an early interrupt
+        drawn = [point for point in zip(xs, ys, strict=True) if math.isfinite(point[1])]
         if drawn:
             ends.append([label, *drawn[-1], look["color"]])
     for label, value in (baselines or {}).items():
@@ -284,19 +285,28 @@ def steps(rows: Sequence[tuple[str, str, str, str]], *, title: str):
 
 
 def explore(draw: Callable[..., object], **controls):
-    """Let the reader turn `draw(**values)`: sliders and menus (ipywidgets.interact's abbreviations: (low, high),
-    a list, a bool) in a live notebook. In a headless run, whose output is kept, draws the first setting once."""
-    if os.environ.get("LESSONS_HEADLESS") == "1":
-        draw(**{name: _first(control) for name, control in controls.items()})
+    """Let the reader turn `draw(**values)`: (low, high) or (low, high, step) is a slider, a list of numbers a slider
+    over them in order, another list a menu, a bool a box to tick, a text a field. Each begins with the middle of its
+    range, the first of its list, or the value itself. A saved notebook keeps the last picture. Where controls cannot
+    move (a headless run, a terminal, no ipywidgets) draws the first setting once."""
+    first = {name: _first(control) for name, control in controls.items()}
+    if os.environ.get("LESSONS_HEADLESS") == "1" or not in_kernel():
+        draw(**first)
         return
-    import ipywidgets
-
-    ipywidgets.interact(draw, **controls)
+    try:
+        explorer.explore(draw, controls, first)
+    except ModuleNotFoundError as error:
+        if error.name != "ipywidgets":
+            raise
+        draw(**first)
+        print("To turn this yourself: pip install ipywidgets, then restart the kernel.")
 
 
 def _first(control):
-    """The value ipywidgets starts with: the middle of a range, the first of a list, the value itself."""
+    """What a control begins with: the middle of a range, the first of a list, the value itself."""
     if isinstance(control, tuple) and len(control) >= 2 and all(isinstance(end, (int, float)) for end in control):
         middle = control[0] + (control[1] - control[0]) / 2
         return int(middle) if all(isinstance(end, int) for end in control) else middle
-    return control[0] if isinstance(control, (list, tuple)) else getattr(control, "value", control)
+    if isinstance(control, Mapping):
+        return next(iter(control.values()))
+    return control[0] if isinstance(control, (list, tuple, range)) else getattr(control, "value", control)

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 from lessons import figures  # noqa: E402
+from tests.kernels import WIDGET, errors, kernel, outputs, printed  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -202,22 +203,140 @@ def test_a_headless_run_draws_the_first_setting_once(monkeypatch, control, first
     assert calls == [{"a": first}] and type(calls[0]["a"]) is type(first)
 
 
-@pytest.mark.parametrize("control", [(3, 40), (0.0, 1.0), [6, 1, 2], True])
-def test_a_live_notebook_gets_a_widget_that_starts_with_the_same_setting(monkeypatch, control):
-    import ipywidgets
+def test_where_there_is_no_notebook_the_first_setting_is_drawn_once():
+    calls = []
+    figures.explore(lambda **values: calls.append(values), a=(3, 40), b=["x", "y"])
+    assert calls == [{"a": 21, "b": "x"}]
 
-    made, calls = [], []
 
-    def interact(draw, **controls):  # the real one also shows the widget, for which there is no notebook here
-        made.append(ipywidgets.interactive(draw, **controls))
+# Sliders in a real kernel: `turn` moves one, as the browser does
 
-    monkeypatch.setattr(ipywidgets, "interact", interact)
-    figures.explore(lambda a: calls.append(a), a=control)
-    (widget,) = made
-    start = widget.children[0].value
-    monkeypatch.setenv("LESSONS_HEADLESS", "1")
-    figures.explore(lambda a: calls.append(a), a=control)
-    assert calls[-1] == start
-    widget.children[0].value = False if control is True else 1 if isinstance(control, list) else control[0]
-    widget.update()
-    assert calls[-1] == widget.children[0].value != start
+SETUP = """
+import ipywidgets
+from IPython.display import HTML, display
+from lessons import figures
+
+plt = figures.pyplot()
+
+controls = {}  # of the last call
+
+class Box(ipywidgets.VBox):
+    def __init__(self, children):
+        super().__init__(children)
+        controls.clear()
+        controls.update({one.description: one for one in children})
+
+ipywidgets.VBox = Box
+
+def turn(name, value):
+    controls[name].value = value
+
+def kind(one):
+    print(type(one).__name__, getattr(one, "options", ""), one.value, getattr(one, "continuous_update", ""))
+"""
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    with kernel(LESSONS_CACHE_DIR=str(tmp_path_factory.mktemp("cache"))) as one:
+        assert not errors(one.run(SETUP))
+        yield one
+
+
+def updates(messages):
+    """What a move puts in the place of the earlier outputs, those that stay empty left out."""
+    assert not [kind for kind, _ in messages if kind == "display_data"], "nothing may be added to another cell"
+    return [
+        content["data"] for kind, content in messages if kind == "update_display_data" and any(content["data"].values())
+    ]
+
+
+def test_the_picture_is_an_ordinary_output_that_a_move_replaces(live):
+    shown = live.run("""
+plt.subplots(figsize=(1, 1))[1].set_title("drawn before")
+def draw(tau):
+    plt.subplots(figsize=(2, tau))
+figures.explore(draw, tau=[2, 1, 3])""")
+    before, controls, picture, *spare = outputs(shown)
+    assert "image/png" in before and WIDGET in controls and "image/png" in picture and WIDGET not in picture
+    assert not any(value for data in spare for value in data.values())
+    ids = {content["transient"].get("display_id") for kind, content in shown if kind == "display_data"}
+    moved = live.run("turn('tau', 3)")
+    (other,) = updates(moved)
+    assert "image/png" in other and other["image/png"] != picture["image/png"]
+    assert {content["transient"]["display_id"] for kind, content in moved if kind.startswith("update")} <= ids
+    sizes = [
+        c["metadata"]["image/png"] for kind, c in shown + moved if c.get("metadata") and "image/png" in c["metadata"]
+    ]
+    assert len(sizes) == 2 and sizes[0]["height"] < sizes[1]["height"]
+    (back,) = updates(live.run("turn('tau', 2)"))
+    assert back["image/png"] == picture["image/png"]
+
+
+def test_text_sounds_and_html_are_replaced_like_pictures(live):
+    shown = live.run("""
+def search(words, sound):
+    if not words:
+        return print("Ask for something.")
+    plt.subplots(figsize=(1, 1))
+    if sound:
+        display(HTML("<audio></audio>"))
+    plt.show()
+figures.explore(search, words="ring", sound=["", "star"])""")
+    assert [sorted(data)[0] for data in outputs(shown)[1:2]] == ["image/png"]
+    assert ["text/html" in data for data in updates(live.run("turn('sound', 'star')"))] == [True, False]
+    assert updates(live.run("turn('words', '')")) == [{"text/plain": "Ask for something."}]
+    assert len(updates(live.run("turn('words', 'cross')"))) == 2
+
+
+def test_an_error_of_the_first_setting_is_raised_and_of_a_later_one_shown(live):
+    assert "ZeroDivisionError" in errors(live.run("figures.explore(lambda bad: 1 / bad, bad=[0, 1])"))[0][-1]
+    shown = live.run("""
+def half(share):
+    plt.subplots(figsize=(1, 1))
+    1 / (share - 3)
+figures.explore(half, share=[1, 2, 3])""")
+    assert len(outputs(shown)) > 1 and not errors(shown)
+    failed = live.run("turn('share', 3)")
+    assert updates(failed) == [{"text/plain": "ZeroDivisionError: division by zero"}] and not errors(failed)
+    (picture,) = updates(live.run("turn('share', 2)"))
+    assert "image/png" in picture
+
+
+def test_more_outputs_than_there_is_room_for_are_named(live):
+    live.run("figures.explore(lambda rows: [display(HTML(str(row))) for row in range(rows)], rows=[1, 2, 6])")
+    *_, last = updates(live.run("turn('rows', 6)"))
+    assert last == {"text/plain": "There is no room here for 4 more outputs."}
+
+
+@pytest.mark.parametrize(
+    ("control", "made"),
+    [
+        ("[0.5, 0.1, 2, 0.1]", "SelectionSlider (0.1, 0.5, 2) 0.5 False"),
+        ("range(3)", "SelectionSlider (0, 1, 2) 0 False"),
+        ("(3, 40)", "IntSlider  21 False"),
+        ("(0.0, 1.0)", "FloatSlider  0.5 False"),
+        ("['b', 'a']", "Dropdown ('b', 'a') b "),
+        ("[True, False]", "Dropdown (True, False) True "),
+        ("{'one': 1, 'two': 2}", "Dropdown {'one': 1, 'two': 2} 1 "),
+        ("True", "Checkbox  True "),
+        ("'ring'", "Text  ring False"),
+        ("ipywidgets.IntText(4)", "IntText  4 False"),
+    ],
+)
+def test_a_control_fits_its_values_and_begins_with_the_first(live, control, made):
+    assert not errors(live.run(f"figures.explore(lambda x: None, x={control})"))
+    assert printed(live.run("kind(controls['x'])")) == made + "\n"
+
+
+def test_a_control_that_cannot_be_made_is_an_error_with_the_choices(live):
+    ((*_, last),) = errors(live.run("figures.explore(lambda x: None, x=None)"))
+    assert "No control can be made of x=None. Expected (low, high), a list" in last
+
+
+def test_without_ipywidgets_the_still_picture_and_how_to_get_the_controls(tmp_path):
+    with kernel(LESSONS_CACHE_DIR=str(tmp_path)) as one:
+        one.run("import sys; sys.modules['ipywidgets'] = None\nfrom lessons import figures")
+        shown = one.run("figures.explore(lambda a: figures.pyplot().subplots(figsize=(1, a)), a=[2, 1])")
+        assert not errors(shown) and ["image/png" in data for data in outputs(shown)] == [True]
+        assert printed(shown) == "To turn this yourself: pip install ipywidgets, then restart the kernel.\n"

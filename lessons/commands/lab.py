@@ -4,11 +4,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from .. import course
-from ..errors import LessonError, SettingError
+from .. import course, kernel
+from ..errors import LessonError, SettingError, StorageError
 from . import checkout, chosen, mine
 
 # Defaults of JupyterLab for the course: no question about news at the first start, and widgets that survive saving.
@@ -42,6 +43,8 @@ def start(copy: Path, root: Path, arguments: list[str]) -> int:
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--LabApp.default_url={address}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # usual in a container; Jupyter then does not start unless told
         command.append("--allow-root")
+    with suppress(StorageError):  # an environment of somebody else's: its kernels do without
+        kernel.install(sys.prefix)
     settings = os.pathsep.join(filter(None, (str(DEFAULTS), os.environ.get("JUPYTER_CONFIG_PATH"))))
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "JUPYTER_CONFIG_PATH": settings}
     return _become(command + arguments, environment)

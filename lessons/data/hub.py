@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .. import store
+from .. import bars, store
 from ..errors import DataError, StorageError
 from .tables import (
     PAIRS,
@@ -158,7 +158,6 @@ def _esc50(spec: PublicSet) -> Raw:
     that clips from one recording lie in one of them."""
     import pyarrow as pa
     import pyarrow.compute
-    from tqdm.auto import tqdm
 
     repo = spec.hub[0]
     store.say(f"Downloading {spec.title} from {endpoint()}/datasets/{repo} (once, almost a gigabyte) ...")
@@ -170,7 +169,8 @@ def _esc50(spec: PublicSet) -> Raw:
         table = loaded["train"].with_format("arrow")[:].select(list(ESC50))
         names, folds, categories = (table.column(key).to_pylist() for key in ESC50[:3])
         blobs = blobs_of(table, "audio", repo)
-        clips = [short_clip(clip, f"Clip {name} of {repo}") for clip, name in zip(tqdm(blobs), names, strict=True)]
+        shown = bars.bar(blobs, desc="ESC-50", unit=" clips")
+        clips = [short_clip(clip, f"Clip {name} of {repo}") for clip, name in zip(shown, names, strict=True)]
         labels = [ESC50_NAMES.get(name, name.replace("_", " ")) for name in categories]
         made = pa.table({"audio_bytes": clips, "label": labels, "clip_id": names})
         last = pa.array([fold == max(folds) for fold in folds])
@@ -251,8 +251,6 @@ def _download(stream: Stream, need: int):
 
 def _fill(stream: Stream, folder: Path, state: dict[str, Any], have: int, need: int) -> list[Any]:
     """Stream on until `need` pictures are there; each full shard, and on any error the last broken one, is kept."""
-    from tqdm.auto import tqdm
-
     new: list[Any] = []
     pending: list[tuple[bytes, list[str], str, int]] = []
 
@@ -263,7 +261,7 @@ def _fill(stream: Stream, folder: Path, state: dict[str, Any], have: int, need: 
 
     done = state["shards"][-1]["seen"] if state["shards"] else 0
     rows = _patiently(_pictures(stream, done), stream.repo, PATIENCE)
-    with _border(stream.repo), tqdm(total=need, initial=have, desc="COCO captions", unit=" pictures") as bar:
+    with _border(stream.repo), bars.bar(total=need, initial=have, desc="COCO captions", unit=" pictures") as bar:
         try:
             for row in rows:
                 pending.append(row)

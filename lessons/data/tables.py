@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import bars
 from ..errors import DataError
 
 Raw = tuple[dict[str, torch.Tensor], dict[str, Any]]  # tensors and lists of a whole set, as the cache keeps them
@@ -191,7 +192,6 @@ def decode(blobs: Sequence[bytes], size: int, what: str, mode: str = "RGB") -> t
     Threads share the work, since PIL decodes outside the interpreter lock. Raises DataError naming the picture that
     cannot be decoded."""
     from PIL import Image
-    from tqdm.auto import tqdm
 
     pixels = np.empty((len(blobs), size, size, len(mode)), dtype=np.uint8)
 
@@ -207,7 +207,7 @@ def decode(blobs: Sequence[bytes], size: int, what: str, mode: str = "RGB") -> t
 
     chunks = [range(start, min(start + 256, len(blobs))) for start in range(0, len(blobs), 256)]
     with (
-        tqdm(total=len(blobs), desc=f"Decoding {what}", unit=" pictures", delay=1, leave=False) as bar,
+        bars.bar(total=len(blobs), desc=f"Decoding {what}", unit=" pictures", delay=1, leave=False) as bar,
         ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
     ):
         try:

@@ -47,9 +47,9 @@ def _in_thread(task: Callable[[], None], seconds: float) -> BaseException | None
 
     # The copied context lets what the learner prints appear below their own cell.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
-    thread.start()
     end = time.monotonic() + seconds
     try:
+        thread.start()  # inside: the reader may press Stop while it starts
         # Short waits: on Windows a long one cannot be interrupted from the keyboard.
         while not done.wait(0.05) and time.monotonic() < end:
             pass
@@ -66,6 +66,7 @@ def _stop(thread: threading.Thread, done: threading.Event) -> bool:
     for _ in range(20):
         if done.is_set():
             return True
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimedOut))
+        if thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimedOut))
         done.wait(0.05)
     return done.is_set()
