@@ -2,9 +2,14 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 # torchvision's import describes the shapes of these two compiled operators to torch, and fails where they are missing.
 _MISSING_OPERATORS = {
@@ -37,3 +42,63 @@ def import_torchvision() -> ModuleType:
     for module in [name for name in sys.modules if name == "torchvision" or name.startswith("torchvision.")]:
         del sys.modules[module]
     return importlib.import_module("torchvision")
+
+
+def float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64, on its own device where that computes in float64, else on the CPU (Apple's GPUs and some
+    of Intel's do not)."""
+    try:
+        return tensor.double()
+    except (TypeError, RuntimeError):
+        return tensor.cpu().double()
+
+
+class _OnTheCPU(TorchFunctionMode):
+    """Repeats on the CPU what torch says this device cannot do, with gradients, and says so once per operation."""
+
+    def __init__(self, device: torch.device):
+        super().__init__()
+        self.kind, self.said = device.type, set()
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            return function(*args, **kwargs)
+        except NotImplementedError:
+            if function in _BACKWARD:  # the backward of an operation: its forward would have to be repeated
+                raise
+            return self._repeat(function, args, kwargs)
+
+    def _repeat(self, function: Callable, args: tuple, kwargs: dict) -> Any:
+        moved: list[tuple[Tensor, Tensor, int]] = []
+
+        def to_cpu(tensor: Tensor) -> Tensor:
+            if tensor.device.type != self.kind:
+                return tensor
+            copy = tensor.cpu()
+            moved.append((tensor, copy, copy._version))
+            return copy
+
+        (args, kwargs), place = tree_map_only(Tensor, to_cpu, (args, kwargs)), None
+        if not moved:
+            return function(*args, **kwargs)  # raises again: no tensor of this device takes part
+        result = function(*args, **kwargs)
+        name = getattr(function, "__name__", str(function))
+        if name not in self.said:
+            self.said.add(name)
+            print(f"{name} is not available on this {self.kind} device; it is computed on the CPU, which is slower.")
+        changed = {id(copy): tensor.copy_(copy) for tensor, copy, version in moved if copy._version != version}
+        place = moved[0][0].device
+        return tree_map_only(Tensor, lambda t: changed.get(id(t), t.to(place)), result)
+
+
+_BACKWARD = (Tensor.backward, torch.autograd.backward, torch.autograd.grad)
+_helping: list[_OnTheCPU] = []  # one mode for the whole session, however often `start` is called
+
+
+def help_out(device: torch.device) -> None:
+    """From now on, do on the CPU what this device cannot do, with one line that says so. CPU and CUDA lack nothing."""
+    if device.type in ("cpu", "cuda") or _helping:
+        return
+    _helping.append(_OnTheCPU(device))
+    _helping[0].__enter__()

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import SettingError
+from .precision import full
 
 # Lesson 03, MAE
 
@@ -23,7 +24,7 @@ def masked_mse(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
     if prediction.shape != target.shape or prediction.shape[:2] != hidden.shape:
         shapes = f"{tuple(prediction.shape)}, {tuple(target.shape)} and {tuple(hidden.shape)}"
         raise SettingError(f"Expected prediction and target (B, N, numbers) and hidden (B, N), got {shapes}.")
-    error = (prediction.float() - target.float()).square().mean(2)  # (B, N)
+    error = (full(prediction) - full(target)).square().mean(2)  # (B, N)
     return (error * hidden).sum() / hidden.sum()
 
 
@@ -138,7 +139,7 @@ def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
     z = _unit(z)
     rows, columns = torch.triu_indices(len(z), len(z), 1, device=z.device)
     exponents = -t * (2 - 2 * _cosines(z, z)[rows, columns])
-    return exponents.logsumexp(0) - torch.tensor(float(len(rows)), device=z.device).log()
+    return exponents.logsumexp(0) - torch.tensor(float(len(rows)), dtype=exponents.dtype, device=z.device).log()
 
 
 # Lesson 06, DINO
@@ -149,7 +150,7 @@ def dino_targets(teacher: Tensor, centre: Tensor | float = 0.0, tau: float = 0.0
     (..., K), centre (K,). A small tau sharpens, the centre keeps one prototype from winning everywhere. Caron et al.
     2021 (DINO, arXiv 2104.14294), section 3.1. Raises SettingError for a tau that is not above 0."""
     _above_zero(tau)
-    return ((teacher.detach().float() - centre) / tau).softmax(-1)
+    return ((full(teacher.detach()) - centre) / tau).softmax(-1)
 
 
 def cross_view_entropy(targets: Tensor, student: Tensor, tau: float = 0.1) -> Tensor:
@@ -163,8 +164,8 @@ def cross_view_entropy(targets: Tensor, student: Tensor, tau: float = 0.1) -> Te
             "Expected targets (T, B, K) and student logits (V, B, K) of V >= T views, V at least 2; "
             f"got {tuple(targets.shape)} and {tuple(student.shape)}."
         )
-    predicted = (student.float() / tau).log_softmax(-1)
-    costs = -torch.einsum("tbk,vbk->tv", targets, predicted) / targets.shape[1]  # (T, V)
+    predicted = (full(student) / tau).log_softmax(-1)
+    costs = -torch.einsum("tbk,vbk->tv", targets.to(predicted.dtype), predicted) / targets.shape[1]  # (T, V)
     same = torch.eye(T, V, dtype=torch.bool, device=costs.device)
     return costs.masked_fill(same, 0).sum() / (T * V - T)
 
@@ -172,7 +173,7 @@ def cross_view_entropy(targets: Tensor, student: Tensor, tau: float = 0.1) -> Te
 def moved_centre(centre: Tensor, teacher: Tensor, momentum: float = 0.9) -> Tensor:
     """m c + (1 - m) mean of the teacher's raw logits over views and pictures: (K,) and (..., K) -> (K,). It is for the
     next step: the loss of this one uses the old centre (DINO, equation 4)."""
-    return centre.lerp(teacher.detach().float().flatten(0, -2).mean(0), 1 - momentum)
+    return centre.lerp(full(teacher.detach()).flatten(0, -2).mean(0).to(centre.dtype), 1 - momentum)
 
 
 def target_entropies(targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,12 +206,12 @@ def sinkhorn_targets(teacher: Tensor, tau: float = 0.04, iterations: int = 3) ->
     2006.09882, section 3.1) and DINOv2. Rows are exact at the end, columns nearly. Raises SettingError for a tau not
     above 0."""
     _above_zero(tau)
-    rows = teacher.detach().float().flatten(0, -2) / tau  # (N, K)
-    q = (rows - rows.max()).exp()
+    q = full(teacher.detach()).flatten(0, -2) / tau  # (N, K), as logarithms: exp would lose a prototype far below
+    q = q - q.max()
     for _ in range(iterations):
-        q = q / q.sum(0, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)  # each prototype the same share
-        q = q / q.sum(1, keepdim=True)  # each row a distribution
-    return q.view(teacher.shape)
+        q = q - q.logsumexp(0, keepdim=True)  # each prototype the same share
+        q = q - q.logsumexp(1, keepdim=True)  # each row a distribution
+    return q.exp().view(teacher.shape)
 
 
 def masked_patch_entropy(targets: Tensor, student: Tensor, hidden: Tensor, tau: float = 0.1) -> Tensor:
@@ -224,7 +225,7 @@ def masked_patch_entropy(targets: Tensor, student: Tensor, hidden: Tensor, tau: 
             f"Expected targets and student logits (M, K) for the {int(hidden.sum())} hidden patches, got "
             f"{tuple(targets.shape)} and {tuple(student.shape)}."
         )
-    costs = -(targets * (student.float() / tau).log_softmax(-1)).sum(-1)  # (M,)
+    costs = -(targets * (full(student) / tau).log_softmax(-1)).sum(-1)  # (M,)
     weight = (1 / hidden.sum(1, keepdim=True).clamp(min=1)).expand(hidden.shape)[hidden]  # (M,)
     return (costs * weight).sum() / len(hidden)
 
@@ -259,7 +260,7 @@ def clip_loss(
 def shared_target(meanings: Tensor) -> Tensor:
     """Targets for a batch in which captions repeat: meanings (B,) int64 -> (B, B), rows that sum to 1, each shared
     equally among all captions that say the same. Without repeats the identity."""
-    same = (meanings[:, None] == meanings).float()
+    same = (meanings[:, None] == meanings).to(torch.get_default_dtype())
     return same / same.sum(1, keepdim=True)
 
 
@@ -302,7 +303,7 @@ def z_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def text_log_probability(logits: Tensor, labels: Tensor) -> Tensor:
     """How likely the labelled tokens of each text are together: log p, the sum over its positions that have a label.
     logits (..., T, V), labels (..., T) as in answer_loss -> (...)."""
-    likely = logits[..., :-1, :].float().log_softmax(-1)
+    likely = full(logits[..., :-1, :]).log_softmax(-1)
     wanted = labels[..., 1:]
     found = likely.gather(-1, wanted.clamp(min=0)[..., None])[..., 0]
     return found.masked_fill(wanted == IGNORED, 0.0).sum(-1)
@@ -315,7 +316,7 @@ def _next_tokens(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f"Expected logits (..., T, V) and labels (..., T) with T of at least 2, got {tuple(logits.shape)} and "
             f"{tuple(labels.shape)}."
         )
-    logits, labels = logits[..., :-1, :].flatten(0, -2).float(), labels[..., 1:].flatten()
+    logits, labels = full(logits[..., :-1, :].flatten(0, -2)), labels[..., 1:].flatten()
     if labels.device.type == "cpu" and not (labels != IGNORED).any():
         raise SettingError(f"No position behind the first has a label: all are {IGNORED}, nothing could be learned.")
     return logits, labels
@@ -336,7 +337,7 @@ def winoground(scores: Tensor) -> dict[str, Tensor]:
 
 def _unit(x: Tensor) -> Tensor:
     """Rows of length 1, in at least float32: two cosines that bfloat16 cannot tell apart differ by 20 % at tau .02."""
-    return F.normalize(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x, dim=1)
+    return F.normalize(full(x), dim=1)
 
 
 def _cosines(a: Tensor, b: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .compat import float64
 from .errors import SettingError
+from .precision import full
 
 
 def knn_accuracy(
@@ -29,12 +31,12 @@ def knn_accuracy(
     """
     if not 1 <= k <= len(bank):
         raise SettingError(f"k is {k}, but the bank holds {len(bank)} features.")
-    bank = F.normalize(bank.float(), dim=1)
+    bank = F.normalize(full(bank), dim=1)
     classes = int(max(bank_labels.max(), labels.max())) + 1
     right = 0
     for part, truth in zip(queries.split(chunk), labels.split(chunk), strict=True):
-        cosine, index = (F.normalize(part.float(), dim=1) @ bank.T).topk(k)  # (B, k)
-        votes = torch.zeros(len(part), classes, device=part.device)
+        cosine, index = (F.normalize(part.to(bank.dtype), dim=1) @ bank.T).topk(k)  # (B, k)
+        votes = torch.zeros(len(part), classes, dtype=bank.dtype, device=part.device)
         votes.scatter_add_(1, bank_labels[index], ((cosine - 1) / tau).exp())  # minus 1: the same votes, no overflow
         right += (votes.argmax(1) == truth).sum().item()
     return right / len(queries)
@@ -57,7 +59,7 @@ def linear_probe(
     """
     from sklearn.linear_model import LogisticRegression
 
-    parts = [part.detach().float() for part in (train, val, test)]
+    parts = [full(part.detach()) for part in (train, val, test)]
     mean, deviation = parts[0].mean(0), parts[0].std(0) + 1e-6
     scaled = [((part - mean) / deviation).cpu().numpy() for part in parts]
     targets = [part.cpu().numpy() for part in (train_labels, val_labels, test_labels)]
@@ -85,14 +87,14 @@ def ridge_probe(
     """
     if not strengths:
         raise SettingError("strengths is empty: name at least one L2 penalty.")
-    exact = torch.float32 if train.device.type == "mps" else torch.float64
-    parts = [part.detach().to(exact) for part in (train, val, test)]
+    parts = [float64(part.detach()) for part in (train, val, test)]
     mean, deviation = parts[0].mean(0), parts[0].std(0, correction=0) + 1e-6
     x, *others = ((part - mean) / deviation for part in parts)
-    targets = F.one_hot(train_labels).to(exact)
+    train_labels, val_labels, test_labels = (labels.to(x.device) for labels in (train_labels, val_labels, test_labels))
+    targets = F.one_hot(train_labels).double()
     centre = targets.mean(0)
     system, right = x.T @ x / len(x), x.T @ (targets - centre) / len(x)
-    identity = torch.eye(len(system), dtype=exact, device=x.device)
+    identity = torch.eye(len(system), dtype=x.dtype, device=x.device)
     shares = []
     for strength in strengths:
         weight = torch.linalg.solve(system + strength * identity, right)
@@ -133,7 +135,7 @@ def few_shot_probe(
     from sklearn.linear_model import LogisticRegression
 
     chosen = draw_shots(train_labels, k, seed)
-    parts = [F.normalize(part.detach().float(), dim=1).cpu().numpy() for part in (train[chosen], val, test)]
+    parts = [F.normalize(full(part.detach()), dim=1).cpu().numpy() for part in (train[chosen], val, test)]
     targets = [part.cpu().numpy() for part in (train_labels[chosen], val_labels, test_labels)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*number of unique classes.*")  # one example of each is the point
@@ -165,11 +167,12 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
     """
     if bins < 1:
         raise SettingError(f"bins is {bins}; expected at least 1.")
-    confidence, guess = probabilities.float().max(1)
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    sums = torch.zeros(2, bins, device=probabilities.device)
+    confidence, guess = full(probabilities).max(1)
+    edges = torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins
+    place = torch.bucketize(confidence, edges)  # confidence * bins, rounded, may lie above k where it is k / bins
+    sums = torch.zeros(2, bins, dtype=confidence.dtype, device=confidence.device)
     sums[0].scatter_add_(0, place, confidence)
-    sums[1].scatter_add_(0, place, (guess == labels).float())
+    sums[1].scatter_add_(0, place, (guess == labels).to(confidence.dtype))
     return ((sums[0] - sums[1]).abs().sum() / len(labels)).item()
 
 
@@ -226,17 +229,17 @@ def dense_probe(
             f"Expected patch tokens (N, P, D), P a square, and maps (N, C, H, W) that it divides; got "
             f"{tuple(tokens.shape)} and {tuple(maps.shape)}."
         )
-    exact = torch.float32 if tokens.device.type == "mps" else torch.float64
-    x = tokens.detach().flatten(0, 1).to(exact)  # (N P, D)
-    y = F.adaptive_avg_pool2d(maps.float(), side).flatten(2).mT.flatten(0, 1).to(exact)  # (N P, C)
+    maps = full(maps)
+    x = float64(tokens.detach().flatten(0, 1))  # (N P, D)
+    y = F.adaptive_avg_pool2d(maps, side).flatten(2).mT.flatten(0, 1).to(x)  # (N P, C)
     mean, deviation, centre = x.mean(0), x.std(0, correction=0) + 1e-6, y.mean(0)
     z = (x - mean) / deviation
     system, right = z.T @ z / len(z), z.T @ (y - centre) / len(z)
-    identity = torch.eye(len(system), dtype=exact, device=x.device)
+    identity = torch.eye(len(system), dtype=x.dtype, device=x.device)
 
     def predict(part: Tensor, weight: Tensor) -> Tensor:
-        answer = ((part.detach().to(exact) - mean) / deviation) @ weight + centre  # (N, P, C)
-        small = answer.float().mT.unflatten(2, (side, side))
+        answer = ((part.detach().to(x) - mean) / deviation) @ weight + centre  # (N, P, C)
+        small = answer.to(maps).mT.unflatten(2, (side, side))
         return F.interpolate(small, size=maps.shape[-2:], mode="bilinear", align_corners=False)
 
     weights = [torch.linalg.solve(system + strength * identity, right) for strength in strengths]

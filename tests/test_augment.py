@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from parity import agree, in_float64
 from scipy.stats import chisquare, ks_2samp
 
 from lessons import augment as A
@@ -52,57 +53,63 @@ RANDOM = {  # every augmentation with settings that always change a picture of t
 # The same picture as torchvision for the same parameters
 
 
+@in_float64
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 @pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
 def test_blends_equal_torchvision(v2, name, factor):
     x = pictures(height=33, width=20)
     ours = A.color_jitter(x, **{name: (factor, factor)}, generator=generator())
     theirs = getattr(v2.functional, f"adjust_{name}")(x, factor)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    agree(ours, theirs)
 
 
+@in_float64
 @pytest.mark.parametrize("turn", [-0.5, -0.2, 0.0, 0.1, 0.5])
 def test_hue_equals_torchvision(v2, turn):
     x = pictures(height=33, width=20)
     ours = A.color_jitter(x, hue=(turn, turn), generator=generator())
-    torch.testing.assert_close(ours, v2.functional.adjust_hue(x, turn), atol=1e-5, rtol=0)
+    agree(ours, v2.functional.adjust_hue(x, turn), rtol=0, atol=1.1e-4)  # torchvision turns the hue in float32
 
 
+@in_float64
 @pytest.mark.parametrize("kernel_size", [1, 3, 9, 23])
 @pytest.mark.parametrize("sigma", [0.1, 0.8, 2.0])
 def test_blur_equals_torchvision(v2, kernel_size, sigma):
     x = pictures(height=33, width=20)
     ours = A.gaussian_blur(x, kernel_size, sigma=(sigma, sigma), generator=generator())
     theirs = v2.functional.gaussian_blur(x, [kernel_size] * 2, [sigma] * 2)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    agree(ours, theirs)
 
 
+@in_float64
 @pytest.mark.parametrize("box", [(0, 0, 33, 20), (3, 5, 9, 9), (32, 19, 1, 1), (1, 2, 30, 7)])
 @pytest.mark.parametrize("size", [32, 8, (5, 40)])
 def test_resized_crop_equals_torchvision_with_antialias(v2, box, size):
     x = pictures(height=33, width=20)
     ours = A.resized_crop(x, *(torch.full((len(x),), float(number)) for number in box), size)
     size = [size, size] if isinstance(size, int) else list(size)
-    torch.testing.assert_close(ours, v2.functional.resized_crop(x, *box, size, antialias=True), atol=1e-5, rtol=0)
+    agree(ours, v2.functional.resized_crop(x, *box, size, antialias=True))
 
 
+@in_float64
 def test_grey_flip_and_solarize_equal_torchvision(v2):
     x = pictures(height=33, width=20)
-    same = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
-    same(A.random_grayscale(x, p=1), v2.functional.rgb_to_grayscale(x, num_output_channels=3))
-    same(A.random_flip(x, p=1), v2.functional.horizontal_flip(x))
-    same(A.random_solarize(x, threshold=0.4, p=1), v2.functional.solarize(x, 0.4))
+    agree(A.random_grayscale(x, p=1), v2.functional.rgb_to_grayscale(x, num_output_channels=3))
+    agree(A.random_flip(x, p=1), v2.functional.horizontal_flip(x))
+    agree(A.random_solarize(x, threshold=0.4, p=1), v2.functional.solarize(x, 0.4))
 
 
+@in_float64
 def test_each_picture_gets_its_own_box(v2):
     x = pictures(3)
     boxes = torch.tensor([[0, 0, 32, 32], [4, 9, 8, 20], [20, 2, 12, 12]])
     ours = A.resized_crop(x, *boxes.float().T, 16)
     for row, box in enumerate(boxes.tolist()):
         theirs = v2.functional.resized_crop(x[row], *box, [16, 16], antialias=True)
-        torch.testing.assert_close(ours[row], theirs, atol=1e-5, rtol=0)
+        agree(ours[row], theirs)
 
 
+@in_float64
 def test_all_orders_of_the_jitter_occur_equally_often(v2):
     """With fixed factors the outcome tells the order; clamping makes the 24 outcomes differ."""
     F = v2.functional
@@ -300,6 +307,33 @@ def test_recipes_give_the_sizes_they_promise():
     assert [crop.shape[-2:] for crop in crops] == [(32, 32)] * 2 + [(12, 12)] * 3
     assert [crop.shape[-1] for crop in A.dino_crops(x, n_local=1)] == [40, 40, 20]
     assert all(0 <= crop.min() and crop.max() <= 1 for crop in crops)
+
+
+def test_recipes_blur_as_many_views_as_they_say():
+    x = torch.rand(600, 1, 16, 16, generator=generator()).expand(-1, 3, -1, -1)  # of a grey picture no colour is taken
+
+    def blurred(view):
+        kept = [(view - whole).abs().amax((1, 2, 3)) < 0.01 for whole in (x, x.flip(3))]
+        return 1 - (kept[0] | kept[1]).float().mean().item()
+
+    whole, plain = (1.0, 1.0), {"jitter": (0.0,) * 4, "solarize": 0.0, "local_size": 16}
+    views = A.dino_crops(x, 1, generator=generator(), global_scale=whole, local_scale=whole, **plain)
+    views.append(A.simclr(x, strength=0.0, scale=whole, blur=3, generator=generator()))
+    # The smallest deviations, a tenth of those drawn, leave a picture as it is.
+    assert [blurred(view) for view in views] == pytest.approx([0.9, 0.09, 0.45, 0.45], abs=0.08)
+
+
+def test_dino_solarises_the_second_view_alone_and_crops_local_ones_smaller():
+    ramps = torch.linspace(0.2, 0.8, 32).expand(60, 1, 32, 32)
+    x = torch.cat([ramps, ramps.mT, ramps], 1)  # red says the column, green the row
+    plain = {"jitter": (0.0,) * 4, "grayscale": 0.0, "blur": False}
+    views = A.dino_crops(x, 2, generator=generator(), solarize=0.0, **plain)
+    spans = [(view.amax((2, 3)) - view.amin((2, 3)))[:, :2] / 0.6 for view in views]
+    areas = [span.prod(1) for span in spans]
+    assert min(area.min() for area in areas[:2]) > 0.3 and max(area.max() for area in areas[2:]) < 0.45
+    bright = torch.full((20, 3, 16, 16), 0.9)
+    means = [view.mean().item() for view in A.dino_crops(bright, 1, generator=generator(), solarize=1.0, **plain)]
+    assert means == pytest.approx([0.9, 0.1, 0.9], abs=1e-3)
 
 
 # Bad input

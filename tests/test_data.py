@@ -156,6 +156,17 @@ def test_captions_of_a_folder_are_cut_square(folder):
     assert splits.train.name == "Flickr8k captions"
 
 
+def test_the_middle_of_a_picture_is_kept(folder):
+    wide = Image.new("RGB", (64, 32), "red")
+    wide.paste("blue", (16, 0, 48, 32))
+    pictures = [encoded(wide), encoded(wide.rotate(90, expand=True))] * 2
+    for part in ("train", "validation"):
+        columns = {"image": pa.array(pictures, IMAGE), "captions": [["blue"]] * 4, "image_id": list("abcd")}
+        write(folder / "flickr8k-captions", f"{part}-00000-of-00001.parquet", columns)
+    images = data.captions(source="real", val=1, size=32).train.images
+    assert (images == torch.tensor([0, 0, 255])[:, None, None]).all()
+
+
 def test_captions_prefer_the_larger_folder_and_can_insist(folder):
     write_captions(folder)
     write_captions(folder, "coco-captions", train=12, validation=4)
@@ -229,6 +240,7 @@ def test_scenes_are_disjoint_deterministic_and_asked_for_by_number():
     assert [len(part) for part in a] == [6, 3, 4] and a.train.images.shape == (6, 3, 32, 32)
     assert torch.equal(a.train.images, b.train.images[:6]) and torch.equal(a.test.images, b.test.images)
     assert not any(torch.equal(x, y) for x in a.train.images for y in a.test.images)
+    assert not any(torch.equal(x, y) for x in a.val.images for y in (*a.train.images, *a.test.images))
     assert a.train.source == "built-in scenes" and a.train.images.dtype == torch.uint8
     assert not torch.equal(data.pictures(source="scenes", train=6, val=3, test=4, seed=1).train.images, a.train.images)
 

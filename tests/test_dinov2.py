@@ -2,10 +2,12 @@
 values."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from parity import agree, in_float32, in_float64
 
 from lessons.compat import import_torchvision
 
@@ -16,9 +18,12 @@ from lightly.loss.swav_loss import sinkhorn  # noqa: E402
 from lessons import objectives, probes, recipes  # noqa: E402
 from lessons.data.scenes import render  # noqa: E402
 from lessons.errors import SettingError  # noqa: E402
+from lessons.exercises import lesson07  # noqa: E402
 from lessons.nets.dino import DINOHead  # noqa: E402
 from lessons.nets.dinov2 import DINOv2Network, block_masks  # noqa: E402
 from lessons.nets.vit import ViT  # noqa: E402
+
+pytestmark = in_float64
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
@@ -32,9 +37,9 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
 def test_koleo_and_its_gradient_are_lightlys(B, D):
     ours, theirs = (normal(B, D, seed=B, scale=3).requires_grad_() for _ in range(2))
     loss, peer = objectives.koleo(ours), KoLeoLoss()(theirs)
-    torch.testing.assert_close(loss, peer)
+    agree(loss, peer)
     loss.backward(), peer.backward()
-    torch.testing.assert_close(ours.grad, theirs.grad)
+    agree(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,7 @@ def test_koleo_pushes_neighbours_apart_and_stands_duplicates():
     assert torch.isfinite(twins.grad).all()
 
 
+@in_float32
 def test_koleo_is_exact_under_autocast():
     x = F.normalize(normal(64, 32), dim=1) + 4  # a narrow cone, where bfloat16 sees no difference
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -73,36 +79,46 @@ def test_koleo_needs_a_neighbour():
 
 # Sinkhorn
 
-T = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.5, 0.0], [1.0, 0.0, 0.5], [1.0, 0.2, 0.1]])
+T = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.5, 0.0], [1.0, 0.0, 0.5], [1.0, 0.2, 0.1]], dtype=torch.float64)
 
 
 def test_sinkhorn_has_the_known_values():
     q = objectives.sinkhorn_targets(T, 0.5)
-    torch.testing.assert_close(q[0], torch.tensor([0.421127, 0.281762, 0.297111]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(q.sum(0), torch.tensor([1.333343, 1.333370, 1.333287]), atol=1e-5, rtol=0)
+    agree(q[0], torch.tensor([0.421127, 0.281762, 0.297111]), atol=1e-5, rtol=0)
+    agree(q.sum(0), torch.tensor([1.333343, 1.333370, 1.333287]), atol=1e-5, rtol=0)
     sharp = objectives.sinkhorn_targets(T, 0.1).sum(0)  # three rounds are not enough for a low temperature
-    torch.testing.assert_close(sharp, torch.tensor([1.515034, 1.307388, 1.177578]), atol=1e-5, rtol=0)
+    agree(sharp, torch.tensor([1.515034, 1.307388, 1.177578]), atol=1e-5, rtol=0)
     many = objectives.sinkhorn_targets(T, 0.1, iterations=300)
-    torch.testing.assert_close(many.sum(0), torch.full((3,), 4 / 3), atol=1e-4, rtol=0)
+    agree(many.sum(0), torch.full((3,), 4 / 3), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("tau", [0.04, 0.3])
 def test_sinkhorn_is_lightlys(tau):
     scores = normal(24, 9, seed=3, scale=0.2)
-    torch.testing.assert_close(
-        objectives.sinkhorn_targets(scores, tau), sinkhorn(scores, iterations=3, epsilon=tau), atol=1e-5, rtol=1e-4
-    )
+    agree(objectives.sinkhorn_targets(scores, tau), sinkhorn(scores, iterations=3, epsilon=tau))
 
 
 def test_sinkhorn_takes_views_together_stands_large_scores_and_gives_no_gradient():
     scores = normal(2, 6, 5, seed=4, scale=0.1).requires_grad_()
     together = objectives.sinkhorn_targets(scores, 0.1)
-    torch.testing.assert_close(together.flatten(0, 1), objectives.sinkhorn_targets(scores.flatten(0, 1), 0.1))
+    agree(together.flatten(0, 1), objectives.sinkhorn_targets(scores.flatten(0, 1), 0.1))
     assert not together.requires_grad
     large = objectives.sinkhorn_targets(torch.tensor([[500.0, 0.0], [0.0, 500.0], [400.0, 300.0]]), 1.0)
     assert torch.isfinite(large).all()
     with pytest.raises(SettingError, match="above 0"):
         objectives.sinkhorn_targets(T, 0.0)
+
+
+@pytest.mark.parametrize("targets", [objectives.sinkhorn_targets, partial(lesson07.sinkhorn, iterations=3)])
+def test_sinkhorn_loses_no_prototype_however_far_below(targets):
+    far = torch.tensor([[90.0, 0.0], [95.0, 1.0], [80.0, 2.0]], dtype=torch.float32)
+    q = ((far - far.amax(0)).double() / 0.5).exp()  # the factor of a column does not count
+    for _ in range(3):
+        q = q / q.sum(0)
+        q = q / q.sum(1, keepdim=True)
+    torch.testing.assert_close(targets(far, tau=0.5).double(), q, atol=1e-5, rtol=0)
+    q = targets(T, tau=0.5)
+    torch.testing.assert_close(targets(T + torch.tensor([0.0, 900.0, -900.0]), tau=0.5), q)
 
 
 # Masked patches
@@ -114,9 +130,9 @@ def test_masked_patch_loss_and_its_gradient_are_lightlys():
     ours, theirs = (normal(*teacher.shape, seed=2, scale=0.1).requires_grad_() for _ in range(2))
     loss = objectives.masked_patch_entropy(objectives.dino_targets(teacher, 0.0, 0.05), ours, hidden, 0.2)
     peer = IBOTPatchLoss(7, teacher_temp=0.05, student_temp=0.2)(teacher, theirs, hidden.view(4, 2, 3))
-    torch.testing.assert_close(loss, peer)
+    agree(loss, peer)
     loss.backward(), peer.backward()
-    torch.testing.assert_close(ours.grad, theirs.grad)
+    agree(ours.grad, theirs.grad)
 
 
 def test_masked_patch_loss_counts_each_picture_alike():
@@ -125,7 +141,7 @@ def test_masked_patch_loss_counts_each_picture_alike():
     student = torch.tensor([[0.3, 0.1], [0.2, 0.1], [0.1, 0.1], [0.3, 0.1]])
     costs = -(targets * (student / 0.1).log_softmax(1)).sum(1)
     right = (costs[:3].mean() + costs[3]) / 2
-    torch.testing.assert_close(objectives.masked_patch_entropy(targets, student, hidden), right)
+    agree(objectives.masked_patch_entropy(targets, student, hidden), right)
     assert objectives.masked_patch_entropy(torch.empty(0, 2), torch.empty(0, 2), torch.zeros(2, 3).bool()) == 0
 
 
@@ -172,8 +188,8 @@ def test_network_without_a_mask_is_the_vit_and_views_may_differ_in_size():
     cls, patches = net.encode(views)
     assert cls.shape == (3, 3, 16) and patches.shape == (2, 3, 16, 16)
     for view, one in zip(views, cls, strict=True):
-        torch.testing.assert_close(one, net.backbone(view))
-    torch.testing.assert_close(patches[1], net.backbone.encode(views[1])[:, 1:])
+        agree(one, net.backbone(view))
+    agree(patches[1], net.backbone.encode(views[1])[:, 1:])
     assert net.head(cls).shape == (3, 3, 8) and net.patch_head(patches).shape == (2, 3, 16, 6)
 
 
@@ -183,8 +199,8 @@ def test_a_hidden_patch_cannot_be_seen_but_its_place_can():
     images = normal(2, 3, 16, 16, seed=4)
     other = images.clone()
     other[0, :, 4:8, 4:8] = 9.0  # patch 5 is row 1, column 1
-    torch.testing.assert_close(net.tokens(images, hidden), net.tokens(other, hidden))
-    torch.testing.assert_close(net.tokens(images, hidden)[1], net.backbone.encode(images)[1])
+    agree(net.tokens(images, hidden), net.tokens(other, hidden))
+    agree(net.tokens(images, hidden)[1], net.backbone.encode(images)[1])
     moved = torch.zeros_like(hidden)
     moved[0, 6] = True
     both = torch.zeros(1, 3, 16, 16)
@@ -226,7 +242,7 @@ def test_dense_probe_reads_a_linear_map_exactly_and_chooses_on_val():
         (tokens[:20], maps[:20]), (tokens[20:25], maps[20:25]), tokens[25:], watched, strengths=(1e-9, 10.0)
     )
     want = F.interpolate(small[25:], size=(8, 8), mode="bilinear")
-    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    agree(got, want, rtol=0, atol=1e-6)  # but for the penalty of 1e-9
     assert asked == [(5, 2, 8, 8)] * 2
 
 
@@ -238,7 +254,7 @@ def test_dense_probe_is_scikit_learns_ridge():
     flat = x.flatten(0, 1)
     z = (flat - flat.mean(0)) / (flat.std(0, correction=0) + 1e-6)
     peer = Ridge(alpha=0.2 * len(z)).fit(z.numpy(), y.flatten().numpy())
-    torch.testing.assert_close(got.flatten(), torch.tensor(peer.predict(z.numpy())).float(), atol=1e-5, rtol=1e-4)
+    agree(got.flatten(), torch.from_numpy(peer.predict(z.numpy())))
 
 
 def test_dense_probe_rejects_what_is_no_grid():
@@ -252,13 +268,14 @@ def test_mean_iou_by_hand():
     truth = torch.tensor([[[0, 0], [1, 1]], [[0, 1], [1, 1]]])
     guess = torch.tensor([[[0, 1], [1, 1]], [[0, 0], [1, 1]]])
     got = probes.mean_iou(guess, truth, 3)
-    torch.testing.assert_close(got[:2], torch.tensor([2 / 4, 4 / 6]))
+    agree(got[:2], torch.tensor([2 / 4, 4 / 6], dtype=got.dtype))
     assert got[2].isnan()
 
 
 # Recipes
 
 
+@in_float32  # scenes are drawn in it
 def test_ground_truth_has_one_class_per_pixel_and_the_depth():
     scenes = render(recipes.MEADOW, 6, seed=3, size=24)
     maps = recipes.ground_truth(scenes)
@@ -268,6 +285,7 @@ def test_ground_truth_has_one_class_per_pixel_and_the_depth():
     assert sky.any() and (scenes.depth[sky] == 1).all() and (maps[:, 1, -1] + maps[:, 0, -1] == 1).all()
 
 
+@in_float32  # scenes are drawn in it
 def test_uncurated_pool_holds_what_it_says():
     images = render(recipes.MEADOW, 60, seed=3, size=24).images
     pool, kind, own = recipes.uncurated_pool(images, 100, sources=5, seed=1)
@@ -285,6 +303,7 @@ def test_uncurated_pool_holds_what_it_says():
         recipes.uncurated_pool(images, 1000)
 
 
+@in_float32  # scenes are drawn in it
 def test_rivals_learn_in_place():
     scenes = render(recipes.MEADOW, 24, seed=3, size=16)
     views = lambda x, n_local, generator: [x]  # noqa: E731

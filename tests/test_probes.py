@@ -1,11 +1,16 @@
 """Probes: the same numbers as scikit-learn or plain loops; ties, empty masks and NaN never flatter a network."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from parity import in_float64
 
 from lessons.errors import SettingError
-from lessons.probes import knn_accuracy, linear_probe, mask_iou, patch_labels, recall_at
+from lessons.probes import few_shot_probe, knn_accuracy, linear_probe, mask_iou, patch_labels, recall_at, ridge_probe
+
+pytestmark = in_float64
 
 
 def clusters(n: int, classes: int = 4, width: int = 12, noise: float = 1.5, seed: int = 0):
@@ -116,6 +121,38 @@ def test_linear_probe_takes_features_as_networks_give_them():
     assert linear_probe(*constant) == pytest.approx(plain, abs=0.01)  # a dead unit divides by nothing
     half = [part.bfloat16().requires_grad_() if part.is_floating_point() else part for part in parts]
     assert linear_probe(*half) == pytest.approx(plain, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("probe", "strengths"),
+    [
+        (linear_probe, (1e-5, 1e-3, 1e-1, 10.0)),
+        (ridge_probe, (1e-3, 1.0, 30.0, 1e3)),
+        (partial(few_shot_probe, k=3), (1e-3, 1.0, 30.0, 1e3)),
+    ],
+    ids=["linear", "ridge", "few shots"],
+)
+def test_probes_choose_on_val_where_train_and_test_would_choose_otherwise(probe, strengths):
+    others = {"train": 0, "test": 0}
+    for seed in range(6):
+        few_and_noisy = (clusters(n, noise=3.0, seed=10 * seed + i) for i, n in enumerate((40, 60, 60)))
+        train, val, test = few_and_noisy
+        shares = {
+            name: [probe(*train, *part, *part, strengths=(strength,)) for strength in strengths]
+            for name, part in (("train", train), ("val", val), ("test", test))
+        }
+        chosen = {name: shares["test"][row.index(max(row))] for name, row in shares.items()}
+        assert probe(*train, *val, *test, strengths=strengths) == pytest.approx(chosen["val"], abs=1e-9)
+        others = {name: others[name] + (chosen[name] != chosen["val"]) for name in others}
+    assert min(others.values()) > 0, "these data cannot tell where a probe chooses"
+
+
+def test_ridge_probe_standardises_with_the_training_set_alone():
+    parts = split()
+    plain = ridge_probe(*parts)
+    moved = [part * 1000 + 7 if part.is_floating_point() else part for part in parts]
+    assert ridge_probe(*moved) == pytest.approx(plain, abs=0.01)
+    assert ridge_probe(*parts[:4], parts[4] + 50, parts[5]) < plain - 0.1  # a shift of the test set alone must show
 
 
 # Retrieval

@@ -93,6 +93,13 @@ def test_main_object_is_the_largest(drawn):
     assert len(s.labels().unique()) == 10
 
 
+@pytest.mark.parametrize("name", ["pairs", "crowd"])
+def test_an_object_that_was_left_out_is_never_the_main_one(name, drawn):
+    s = drawn[name]
+    assert (s.size.argmax(1) != s.main).any(), "some that were left out would have been the largest"
+    assert s.present.gather(1, s.main[:, None]).all()
+
+
 def test_depth_of_a_landscape(drawn):
     s = drawn["landscape"]
     depth = s.depth
@@ -160,6 +167,9 @@ def test_slices_labels_and_pictures(drawn):
         labels = s.labels(attribute)
         assert labels.dtype == torch.int64 and labels.shape == (300,)
         assert 0 <= labels.min() and labels.max() < len(classes(attribute))
+    both = zip(s.labels("colour").tolist(), s.labels("shape").tolist(), strict=True)
+    named = [classes("combination")[label] for label in s.labels("combination").tolist()]
+    assert named == [f"{COLOURS[colour]} {SHAPES[shape]}" for colour, shape in both]
     assert torch.equal(s.to("cpu").depth, s.depth) and len(render("crowd", 3, size=20)) == 3
     pictures = s.pictures("colour")
     assert pictures.classes == COLOURS and pictures.source == "built-in scenes"
@@ -359,13 +369,30 @@ def test_sounds_have_the_pitch_of_the_colour():
     assert (octaves.argmin(1) == s.colour[:, 0]).float().mean() > 0.97
 
 
+def test_partials_that_a_rate_cannot_carry_are_left_out():
+    s = render(replace(WORLDS["big"], shapes=("square",), colours=(COLOURS[-1],)), 30, seed=2)
+
+    def share_of_the_pitch(rate):
+        power = torch.fft.rfft(s.sounds(rate=rate)).abs().square()
+        hertz = torch.arange(power.shape[1]) / 1.024
+        return power[:, (hertz / sounds.PITCHES[-1] - 1).abs() < 0.07].sum(1) / power.sum(1)
+
+    assert share_of_the_pitch(8000).min() > 0.95  # the third partial, 5070 Hz, would come back as 2930 Hz
+    assert share_of_the_pitch(16_000).mean() < 0.9  # where there is room for it, it sounds
+
+
 def test_takes_differ_and_repeat(drawn):
     s = drawn["pairs"][:40]
     heard = s.sounds()
     assert torch.equal(heard, s.sounds())
     assert torch.allclose(heard[30:34], s[30:34].sounds(), atol=1e-6)
     assert not torch.allclose(heard, s.sounds(seed=1), atol=0.05)
+    assert not torch.allclose(heard, replace(s, seed=s.seed + 1).sounds(), atol=0.05)
     assert s.sounds(rate=16_000, seconds=0.5).shape == (40, 8000)
+
+
+def test_loud_mixtures_are_scaled_down_and_not_cut_off(drawn):
+    assert drawn["crowd"][:60].sounds().abs().max() < 0.95  # .9 and a little noise
 
 
 def test_shapes_can_be_told_apart_by_rhythm_and_timbre():

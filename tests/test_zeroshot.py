@@ -8,6 +8,7 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
+from parity import agree, in_float32, in_float64
 from torch import nn
 
 from lessons import figures, probes, recipes, training
@@ -24,6 +25,8 @@ from lessons.nets.zeroshot import (
     zero_shot_weights,
 )
 
+pytestmark = in_float64
+
 NAMES = ("red ring", "blue star", "green cross", "turquoise moon", "red star")
 TEMPLATES = ("a {}", "there is a {} and another {}", "{}")
 
@@ -37,7 +40,7 @@ def towers():
     model = DualEncoder(ConvTower(4), text, out=8).eval()
     for parameter in model.parameters():
         parameter.data.mul_(1.3).add_(0.01 * torch.randn_like(parameter))
-    return model.requires_grad_(False), tokenizer
+    return model.double().requires_grad_(False), tokenizer
 
 
 def reader(towers):
@@ -47,6 +50,10 @@ def reader(towers):
 
 def pictures(n=6, size=32, seed=1):
     return torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def to_input(images):
+    return training.to_input(images).double()
 
 
 # The classifier
@@ -95,9 +102,9 @@ def test_weights_equal_open_clips_on_the_same_towers(towers, templates, per_batc
         Adapter(), towers[1], NAMES, [t.replace("{}", "{0}") for t in templates], num_classes_per_batch=per_batch
     )
     ours = ZeroShotHead.from_names(reader(towers), NAMES, templates)
-    assert torch.allclose(ours.weight, peer.T, atol=1e-6)
-    u = towers[0].encode_pictures(training.to_input(pictures()))
-    assert torch.allclose(ours(u), 100 * u @ peer, atol=1e-4)
+    agree(ours.weight.data, peer.T)
+    u = towers[0].encode_pictures(to_input(pictures()))
+    agree(ours(u).data, 100 * u @ peer)
 
 
 def test_it_is_a_linear_layer_and_the_scale_changes_no_answer(towers):
@@ -105,8 +112,8 @@ def test_it_is_a_linear_layer_and_the_scale_changes_no_answer(towers):
     layer = nn.Linear(8, len(NAMES), bias=False)
     layer.weight.data = 7.0 * head.weight
     u = F.normalize(torch.randn(9, 8, generator=torch.Generator().manual_seed(3)), dim=1)
-    assert torch.allclose(head(u), layer(u), atol=1e-5)
-    assert torch.allclose(head(5 * u), head(u), atol=1e-5), "vectors are normalised here"
+    agree(head(u), layer(u))
+    agree(head(5 * u), head(u), msg="vectors are normalised here")
     assert torch.equal(head.predict(u), ZeroShotHead(head.weight, 0.1).predict(u))
     assert head.accuracy(u, head.predict(u)) == 1.0
     assert not head.weight.requires_grad
@@ -122,8 +129,8 @@ def test_a_picture_classifier_starts_as_zero_shot_and_leaves_the_model_alone(tow
     model, _ = towers
     head = ZeroShotHead.from_names(reader(towers), NAMES, TEMPLATES, 5.0)
     net = PictureClassifier(model, head).eval()
-    images = training.to_input(pictures())
-    assert torch.allclose(net(images), head(model.encode_pictures(images)), atol=1e-5)
+    images = to_input(pictures())
+    agree(net(images).data, head(model.encode_pictures(images)))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     net.train()(images).square().sum().backward()
     torch.optim.SGD(net.parameters(), lr=0.1).step()
@@ -137,13 +144,13 @@ def test_interpolated_weights_meet_both_ends_and_the_middle(towers):
     ends = [PictureClassifier(towers[0], head) for _ in range(2)]
     for parameter in ends[1].parameters():
         parameter.data.add_(torch.randn_like(parameter))
-    ends[1].train()(training.to_input(pictures()))  # moves the batch-norm statistics
+    ends[1].train()(to_input(pictures()))  # moves the batch-norm statistics
     states = [net.state_dict() for net in ends]
     for amount in (0.0, 0.3, 1.0):
         found = interpolated(*ends, amount).state_dict()
         for name, value in found.items():
             want = (1 - amount) * states[0][name] + amount * states[1][name]
-            assert torch.allclose(value, want.to(value.dtype), atol=1e-5) or not value.is_floating_point()
+            assert not value.is_floating_point() or torch.allclose(value, want, rtol=1e-9)
     with pytest.raises(SettingError, match="amount"):
         interpolated(*ends, 1.2)
     with pytest.raises(SettingError, match="architecture"):
@@ -222,6 +229,16 @@ def test_calibration_error_by_hand():
         probes.calibration_error(table, labels, 0)
 
 
+@pytest.mark.parametrize("bins", [10, 13, 15, 19, 21, 23, 25, 26, 27])
+def test_a_confidence_on_an_edge_belongs_below_it(bins):
+    for k in range(bins // 2 + 2, bins + 1):
+        edge_and_middle = [k / bins, (k - 0.5) / bins]  # of one interval
+        confidence = torch.tensor(edge_and_middle, dtype=torch.float32)
+        table = torch.stack([confidence, 1 - confidence], 1)
+        error = probes.calibration_error(table, torch.tensor([0, 1]), bins)  # one is right, one is wrong
+        assert error == pytest.approx(abs(confidence.sum().item() - 1) / 2, abs=1e-6), k
+
+
 # Words in pictures
 
 
@@ -259,6 +276,7 @@ def test_as_many_words_as_pictures():
         lettering.write(pictures(2), ["ring"], [True, False])
 
 
+@in_float32  # pictures are drawn in it
 def test_signs_hold_a_word_and_nothing_else():
     made = lettering.signs(["ring", "star", ""], seed=5)
     bare = lettering.signs(["", "", ""], seed=5)
@@ -318,6 +336,7 @@ def test_real_clip_survives_a_broken_download(monkeypatch, capsys):
     assert capsys.readouterr().out == "Real CLIP weights: skipped, because OSError: half of it came.\n"
 
 
+@in_float32  # pictures come in it
 def test_real_clip_reads_pictures_of_any_size_and_sentences(monkeypatch):
     """A stand-in for open_clip with its interface: the adapter resizes, standardises, cuts into parts, normalises."""
 

@@ -70,12 +70,11 @@ def sinkhorn(scores, tau, iterations):
     """Targets that share the prototypes evenly: exp(scores / tau), then `iterations` times: every column (prototype)
     divided by its sum, and every row (picture) by its own. scores (B, K) -> (B, K), rows sum to 1, no gradient; large
     scores must not overflow."""
-    scores = scores.detach() / tau
-    q = (scores - scores.max()).exp()
+    q = scores.detach() / tau  # logarithms to the end: exp would lose a prototype whose scores are all far below
     for _ in range(iterations):
-        q = q / q.sum(0, keepdim=True)
-        q = q / q.sum(1, keepdim=True)
-    return q
+        q = q - q.logsumexp(0, keepdim=True)
+        q = q - q.logsumexp(1, keepdim=True)
+    return q.exp()
 
 
 def _sinkhorn_by_loop(scores, tau, iterations, kind=""):
@@ -516,7 +515,7 @@ EXERCISES = (
         hints=(
             "What is equal for all prototypes at the end, what for all pictures, and which of the two is exact?",
             "q = exp(scores / tau); each round: q / q.sum over pictures, then q / q.sum over prototypes.",
-            "detach; divide; subtract the maximum; exp; a loop with two divisions, columns first, keepdim",
+            "detach; divide; subtract the maximum; exp; a loop with two divisions, columns first, keepdim (in logarithms: subtract logsumexp, and exp at the end)",
         ),
         solution=sinkhorn,
         check=check_sinkhorn,
