@@ -25,7 +25,7 @@ PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 NBVAL = $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-long run claims bench mutants format notebooks clean
+.PHONY: help setup lab test test-long run claims bench mutants rehearse format notebooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,7 @@ test: setup ## run all tests: units, exercises, every notebook and its 45-minute
 test-long: setup ## run the tests that `make test` leaves out, because they take long
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT INT TERM && \
 	LESSONS_CACHE_DIR="$$cache" $(TEST_ENV) $(PYTEST) -m long tests
+	$(BIN)/python -m tests.mutants
 	$(BIN)/python -m tests.matrix
 
 run: setup ## run a lesson without a browser (LESSON=01 SCALE=cpu DATA=auto); result in build/
@@ -67,6 +68,9 @@ bench: setup ## measure the helper package side by side with its peers
 
 mutants: setup ## write realistic bugs into a copy of the code, one by one: each must fail a test (ARGS="--only probe")
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+rehearse: setup ## count what gpu scale computes and needs, without a GPU (ARGS="01 02"; several minutes a lesson)
+	@$(BIN)/python -m tests.rehearse $(ARGS)
 
 format: setup ## format and lint the code
 	$(BIN)/python -m ruff format .

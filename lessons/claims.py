@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from . import __version__, store
+from . import __version__, rehearsal, store
 from .errors import SettingError
-from .session import Run
+from .session import FAMILIES, Run, processor
 
 HOLDS, FAILS, UNCLEAR, UNJUDGED = "holds", "does not hold", "too small to tell", "not judged"
 MARKS = {HOLDS: "✓", FAILS: "✗", UNCLEAR: "○", UNJUDGED: "–"}
@@ -77,7 +77,7 @@ class Claims:
             verdict = HOLDS if verdict else FAILS
         if verdict not in MARKS:
             raise SettingError(f"verdict is {verdict!r}; expected a bool or one of {', '.join(MARKS)}.")
-        if self.run.scale == "smoke":
+        if self.run.scale == "smoke" or rehearsal.limits():
             verdict = UNJUDGED
         place = next((i for i, row in enumerate(self.rows) if row.key == key), len(self.rows))  # a cell may run twice
         self.rows[place : place + 1] = [Claim(key, claim, paper, here, verdict)]
@@ -96,8 +96,11 @@ class Claims:
             "data_name": self.data,
             "device": run.device.type,
             "hardware": run.hardware(),
+            "processor": processor(),
+            "precision": {family: str(run.precision(family) or torch.float32)[6:] for family in FAMILIES},
             "seconds": round(run.seconds(), 1),
             "seed": run.seed,
+            "rehearsal": rehearsal.limits() is not None,
             "versions": {"lessons": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "claims": [asdict(row) for row in self.rows],
             "numbers": dict(self.numbers),

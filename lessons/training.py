@@ -1,5 +1,6 @@
 """The training loop of the lessons. Lesson 01 writes it out; from then on `fit` is that loop."""
 
+import contextvars
 import copy
 import hashlib
 import json
@@ -8,17 +9,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from . import store
+from . import bars, rehearsal, store
 from .data import Pictures
-from .errors import LessonError, SettingError
+from .errors import Interrupted, LessonError, SettingError
+from .precision import LossScaler, full
 
 T = TypeVar("T")
 LossFunction = Callable[[nn.Module, tuple], Tensor | tuple[Tensor, dict[str, Tensor]]]
@@ -32,6 +34,17 @@ class TrainingDiverged(LessonError):
         self.history = history
 
 
+class TrainingInterrupted(Interrupted):
+    """A training was cut short; the network keeps what it learned. `history` holds what was measured, of `steps`."""
+
+    def __init__(self, title: str, history: "History", steps: int):
+        super().__init__(
+            f"{title}: interrupted after {len(history.loss)} of {steps} steps. The network keeps what it learned. "
+            "To start over, run the cell that builds it again."
+        )
+        self.history, self.steps = history, steps
+
+
 @dataclass
 class History:
     """What a training left behind: one loss (and learning rate) per step, further metrics, seconds on the clock."""
@@ -41,6 +54,7 @@ class History:
     metrics: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
+    skipped: int = 0  # steps in float16 whose gradient overflowed: they changed nothing
 
     def smooth(self, window: int = 20) -> list[float]:
         """Mean of the last `window` losses at each step (fewer at the beginning)."""
@@ -70,6 +84,7 @@ def batches(
     """Endless batches (input (B, 3, H, W) float, labels (B,) int64), reshuffled after each pass; the incomplete last
     batch of a pass is left out. `augment(images, generator=...)` gets floats in [0, 1]. The order depends on `seed`
     only, so two networks can be shown exactly the same pictures."""
+    size = rehearsal.batch(size)
     if not 1 <= size <= len(pictures):
         raise SettingError(f"The batch size is {size}, but there are {len(pictures)} pictures to draw from.")
     order = torch.Generator().manual_seed(seed)
@@ -137,16 +152,18 @@ def fit(
 
     `loss_function(model, batch)` gives a scalar, or a scalar and a dict of scalars to record. The learning rates of
     `optimizer` are multiplied by `schedule(shape, steps, warmup)`; `clip` bounds the norm of the gradient of all its
-    parameters together; `precision` is the autocast type (`run.precision(...)`); `after_step(step)` runs after each
-    update (moving averages, probes). Interrupting keeps what was trained so far; data that ends early ends the
-    training, with a line that says so. Raises TrainingDiverged when the loss is not a number.
+    parameters together; `precision` is the autocast type (`run.precision(...)`; in float16 the loss is scaled, and
+    steps whose gradient overflows are skipped and counted); `after_step(step)` runs after each update (moving
+    averages, probes). Data that ends early ends the training, with a line that says so. Raises TrainingInterrupted
+    when the reader presses Stop, with what was trained so far kept, and TrainingDiverged when the loss is not a number.
     """
-    device = next(model.parameters()).device
+    steps, device = rehearsal.steps(steps), next(model.parameters()).device
     factor = schedule(shape, steps, warmup)
     base = [group["lr"] for group in optimizer.param_groups]
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     history, pending, start = History(), [], time.perf_counter()
     check_every = 1 if device.type == "cpu" else 25  # reading a number off a GPU makes it wait
+    scaler = LossScaler(optimizer, device, precision)
     model.train()
     optimizer.zero_grad(set_to_none=True)  # what an earlier backward pass left would count as part of the first step
     with _progress(steps, title) as bar:
@@ -160,10 +177,11 @@ def fit(
                 with torch.autocast(device.type, precision, enabled=precision is not None, cache_enabled=False):
                     result = loss_function(model, batch)
                 loss, measured = _measured(result)
-                loss.backward()
+                scaler.scale(loss).backward()
                 if clip is not None:
+                    scaler.unscale()
                     nn.utils.clip_grad_norm_(trained, clip)
-                optimizer.step()
+                scaler.step()
                 optimizer.zero_grad(set_to_none=True)
                 if after_step is not None:
                     after_step(step)
@@ -177,14 +195,15 @@ def fit(
             if len(history.loss) < steps:
                 print(f"{title}: the data ended after {len(history.loss)} of {steps} steps.")
         except KeyboardInterrupt:
-            history.interrupted = True
             if _together.is_set():
                 _stop.set()
             _record(history, pending, title)
-            print(f"{title}: interrupted after {len(history.loss)} of {steps} steps; the model keeps what it learned.")
+            history.interrupted = True
+            raise TrainingInterrupted(title, history, steps) from None
         finally:
             for group, rate in zip(optimizer.param_groups, base, strict=True):
                 group["lr"] = rate
+            history.skipped = scaler.skipped()
             history.seconds = time.perf_counter() - start
     return history
 
@@ -198,25 +217,86 @@ def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[
 
     A small network cannot feed two cores, but two small networks can: the four-network experiment of lesson 01 takes
     about half the time. A job must not draw from torch's global generator, or its result depends on the others: build
-    the networks before. Interrupting ends all jobs as it ends `fit`: each keeps what it has.
+    the networks before. When the reader presses Stop all trainings end, and one Interrupted says how far they came;
+    their networks keep what they learned.
     """
     threads = torch.get_num_threads()
+    workers = threads if device.type == "cpu" else 1
     _together.set()
     try:
-        if device.type != "cpu" or threads < 2:
-            return [job() for job in jobs]
-        torch.set_num_threads(1)
-        with ThreadPoolExecutor(threads) as pool:
-            futures = [pool.submit(job) for job in jobs]
-            try:
-                return [future.result() for future in futures]
-            except KeyboardInterrupt:
-                _stop.set()
-                return [future.result() for future in futures]
+        torch.set_num_threads(1 if workers > 1 else threads)
+        outcomes = _in_threads(jobs, workers) if workers > 1 else _one_by_one(jobs)
     finally:
+        stopped = _stop.is_set()
         _together.clear()
         _stop.clear()
         torch.set_num_threads(threads)
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    for error in errors:
+        if not isinstance(error, KeyboardInterrupt):
+            raise error
+    if stopped or errors:
+        raise Interrupted(_how_far(outcomes, len(jobs)))
+    return [outcome.result for outcome in outcomes]
+
+
+@dataclass
+class _Outcome:
+    """What became of a job that began: its result, or the error that ended it."""
+
+    result: Any = None
+    error: BaseException | None = None
+
+
+def _outcome(job: Callable[[], T]) -> _Outcome:
+    try:
+        return _Outcome(job())
+    except BaseException as error:
+        return _Outcome(error=error)
+
+
+def _one_by_one(jobs: Sequence[Callable[[], T]]) -> list[_Outcome]:
+    """The outcomes of the jobs, up to the first that fails."""
+    outcomes: list[_Outcome] = []
+    for job in jobs:
+        outcomes.append(_outcome(job))
+        if outcomes[-1].error:
+            break
+    return outcomes
+
+
+def _in_threads(jobs: Sequence[Callable[[], T]], workers: int) -> list[_Outcome]:
+    """The outcomes of the jobs that began. Their threads work in a copy of this one's context, so that what they show
+    appears below the cell that called."""
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(contextvars.copy_context().run, _outcome, job) for job in jobs]
+        while True:
+            try:
+                while wait(futures, 0.1).not_done:  # short waits: on Windows a long one cannot be interrupted
+                    pass
+                return [future.result() for future in futures if not future.cancelled()]
+            except KeyboardInterrupt:
+                _stop.set()
+                for future in futures:
+                    future.cancel()
+
+
+def _how_far(outcomes: list[_Outcome], jobs: int) -> str:
+    """One line about trainings that were interrupted together."""
+    ended = sum(outcome.error is None for outcome in outcomes)
+    cut = [outcome.error for outcome in outcomes if outcome.error]
+    cut = [error for error in cut if not isinstance(error, TrainingInterrupted) or error.history.loss]
+    parts = [f"{ended} of {jobs} trainings ended"]
+    if cut:
+        steps = [f"{len(e.history.loss)} of {e.steps}" for e in cut if isinstance(e, TrainingInterrupted)]
+        after = f" after {' and '.join(steps)} steps" if steps else ""
+        parts.append(f"{len(cut)} {'was' if len(cut) == 1 else 'were'} cut short{after}")
+    if waiting := jobs - ended - len(cut):
+        parts.append(f"{waiting} had not begun")
+    return (
+        f"Interrupted: {', '.join(parts)}. The networks keep what they learned. "
+        "To start over, run the cell that builds them again."
+    )
 
 
 def _measured(result: Tensor | tuple[Tensor, dict]) -> tuple[Tensor, tuple[Tensor, dict]]:
@@ -228,9 +308,11 @@ def _measured(result: Tensor | tuple[Tensor, dict]) -> tuple[Tensor, tuple[Tenso
 
 def _record(history: History, pending: list, title: str) -> None:
     """Move the pending losses into the history, and stop at the first that is not a number."""
-    while pending:  # one by one: an interrupt may come in here, while a GPU is waited for
-        loss, metrics = pending[0]
-        value = float(loss)
+    found = _numbers([value for loss, metrics in pending for value in (loss, *metrics.values())])
+    while pending:
+        metrics = pending[0][1]
+        value, *measured = found[: 1 + len(metrics)]
+        del found[: 1 + len(metrics)]
         if not math.isfinite(value):
             step, rate = len(history.loss), history.learning_rate[len(history.loss)]
             before = f"The loss before it was {history.loss[-1]:.3g}. " if history.loss else ""
@@ -242,19 +324,27 @@ def _record(history: History, pending: list, title: str) -> None:
                 "logarithm or a division of zero in the loss.",
                 history,
             )
-        numbers = {name: float(metric) for name, metric in metrics.items()}
         del pending[0]
         history.loss.append(value)
-        for name, number in numbers.items():
+        for name, number in zip(metrics, measured, strict=True):
             history.metrics.setdefault(name, []).append(number)
     del history.learning_rate[len(history.loss) :]
 
 
+def _numbers(values: list[Tensor | float]) -> list[float]:
+    """Plain numbers and tensors of one number each as floats, with one wait for a device instead of one per tensor."""
+    away = [value.detach().float().reshape(()) for value in values if _away(value)]
+    fetched = iter(torch.stack(away).tolist() if away else ())
+    return [next(fetched) if _away(value) else float(value) for value in values]
+
+
+def _away(value: Tensor | float) -> bool:
+    return isinstance(value, Tensor) and value.device.type != "cpu"
+
+
 def _progress(total: int, title: str):
     """A bar with the time left, removed when done. Off in headless runs, whose output is kept."""
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc=title, leave=False, disable=os.environ.get("LESSONS_HEADLESS") == "1")
+    return bars.bar(total=total, desc=title, unit=" steps", leave=False)
 
 
 class EMA:
@@ -282,7 +372,7 @@ def predict(model: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
     was_training = model.training
     model.eval()
     try:
-        return torch.cat([model(to_input(part)).float() for part in images.split(batch)])
+        return torch.cat([full(model(to_input(part))) for part in images.split(batch)])
     finally:
         model.train(was_training)
 
@@ -296,8 +386,11 @@ def remember(name: str, model: nn.Module, settings: dict, train: Callable[[], Hi
     """Train `model` by calling `train()`, or load the weights of an earlier training with the same settings.
 
     Kept in the cache as safetensors under a name made of `settings` (anything JSON can write), the parameter names
-    and shapes; a damaged file means training again, an interrupted training is not kept.
+    and shapes; a damaged file means training again. A training that raises (interrupted, diverged) is not kept, nor is
+    a rehearsal.
     """
+    if rehearsal.limits():
+        return train()
     shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
     key = hashlib.sha256(json.dumps([settings, shapes], sort_keys=True).encode()).hexdigest()[:16]
     path = store.cache_dir("models") / f"{name}-{key}.safetensors"
@@ -309,10 +402,9 @@ def remember(name: str, model: nn.Module, settings: dict, train: Callable[[], Hi
         print(f"{name}: loaded from an earlier run of {history.seconds:.0f} s; delete {path.name} to train again.")
         return history
     history = train()
-    if not history.interrupted:
-        tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        try:
-            store.save_tensors(path, tensors, {"settings": settings, "history": asdict(history)})
-        except store.StorageError as problem:
-            print(f"{name}: trained, but not kept for next time. {problem}")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    try:
+        store.save_tensors(path, tensors, {"settings": settings, "history": asdict(history)})
+    except store.StorageError as problem:
+        print(f"{name}: trained, but not kept for next time. {problem}")
     return history

@@ -1,24 +1,37 @@
 """How a notebook starts: three switches, what is chosen without them, one line that says so."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 import lessons
-from lessons import data, session
+from lessons import compat, data, session
 from lessons.errors import DataError, SettingError
 
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch):
     """The tests mean a machine without an accelerator, wherever they run."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+
+
+def with_accelerator(monkeypatch, kind: str, **module) -> None:
+    """Let torch find an accelerator of this kind, with these functions in its module."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_: torch.device(kind, 0))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(**module))
+    monkeypatch.setattr(compat, "help_out", lambda device: None)
 
 
 @pytest.mark.parametrize(
     ("switch", "value", "allowed"),
-    [("LESSONS_SCALE", "huge", ("smoke", "cpu", "gpu")), ("LESSONS_DATA", "cifar", ("auto", "real", "scenes"))],
+    [
+        ("LESSONS_SCALE", "huge", ("smoke", "cpu", "gpu")),
+        ("LESSONS_DATA", "cifar", ("auto", "real", "scenes")),
+        ("LESSONS_PRECISION", "fp8", ("float32", "bfloat16", "float16")),
+    ],
 )
 def test_a_wrong_value_of_a_switch_lists_the_allowed_ones(monkeypatch, switch, value, allowed):
     monkeypatch.setenv(switch, value)
@@ -50,15 +63,12 @@ def test_without_switches_and_accelerator_everything_is_chosen_and_said_in_one_l
         assert part in out
 
 
-def test_an_accelerator_means_gpu_scale(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Test")
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_an_accelerator_of_any_kind_means_gpu_scale(monkeypatch, kind):
+    with_accelerator(monkeypatch, kind, get_device_name=lambda device: "Test 3000")
     run = lessons.start(1)
-    assert (run.device.type, run.scale, run.hardware()) == ("cuda", "gpu", "NVIDIA Test")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    run = lessons.start(1)
-    assert (run.device.type, run.scale) == ("mps", "gpu") and "Apple" in run.hardware()
+    assert (run.device, run.scale) == (torch.device(kind), "gpu")
+    assert run.hardware().startswith("Apple GPU" if kind == "mps" else "Test 3000")
 
 
 def test_the_scale_switch_decides_and_blanks_and_capitals_do_not_matter(monkeypatch):
@@ -154,23 +164,50 @@ def test_pick_needs_all_three_scales():
 
 
 @pytest.mark.parametrize(
-    ("device", "tiles", "bf16", "conv", "transformer"),
+    ("device", "tiles", "capability", "expected"),
     [
-        ("cpu", True, False, torch.bfloat16, torch.bfloat16),
-        ("cpu", False, True, None, None),
-        ("mps", True, True, None, None),
-        ("cuda", False, True, torch.bfloat16, torch.bfloat16),
-        ("cuda", True, False, None, None),
+        ("cpu", True, None, torch.bfloat16),
+        ("cpu", False, None, None),
+        ("mps", True, None, None),
+        ("xpu", False, None, torch.bfloat16),
+        ("cuda", False, (9, 0), torch.bfloat16),  # H100
+        ("cuda", False, (8, 0), torch.bfloat16),  # A100
+        ("cuda", False, (7, 5), torch.float16),  # T4, the usual GPU of a free notebook: bfloat16 is emulated there
+        ("cuda", False, (7, 0), torch.float16),  # V100
+        ("cuda", True, (6, 1), None),  # GTX 1080: half precision is slower there
     ],
 )
-def test_precision_by_device_and_family(monkeypatch, device, tiles, bf16, conv, transformer):
+def test_half_precision_only_where_it_is_native(monkeypatch, device, tiles, capability, expected):
     monkeypatch.setattr(session, "_has_amx", lambda: tiles)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)  # true on a T4 as well
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     run = lessons.start(1)
     run.device = torch.device(device)
-    assert (run.precision("conv"), run.precision("transformer")) == (conv, transformer)
+    assert run.precision("conv") == run.precision("transformer") == expected
     with pytest.raises(SettingError, match="'conv' or 'transformer'"):
         run.precision("convolution")
+
+
+@pytest.mark.parametrize("tiles", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "expected"), [("float32", None), ("bfloat16", torch.bfloat16), (" Float16 ", torch.float16)]
+)
+def test_the_precision_switch_decides_and_is_said(monkeypatch, capsys, tiles, asked, expected):
+    monkeypatch.setattr(session, "_has_amx", lambda: tiles)
+    monkeypatch.setenv("LESSONS_PRECISION", asked)
+    run = lessons.start(1)
+    assert run.precision("conv") == run.precision("transformer") == expected
+    assert f"; {asked.strip().lower()}, as LESSONS_PRECISION asks; " in capsys.readouterr().out
+    with run.autocast("conv"):
+        assert nn.Conv2d(3, 2, 3)(torch.rand(1, 3, 5, 5)).dtype == (expected or torch.float32)
+
+
+def test_the_processor_is_named_with_its_instructions(monkeypatch):
+    session.processor.cache_clear()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert torch.backends.cpu.get_cpu_capability() in session.processor()
+    assert "ONEDNN_MAX_CPU_ISA=AVX2" in session.processor()
+    session.processor.cache_clear()
 
 
 @pytest.mark.parametrize(("tiles", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])

@@ -85,15 +85,16 @@ def _run() -> session.Run:
 
 
 def switches_and_device() -> Iterator[Finding]:
-    """The device a lesson would take, its memory, and what it gains from bfloat16."""
+    """The device a lesson would take, its memory, and the precision it computes in."""
     run = _run()
-    faster = [family for family in ("conv", "transformer") if run.precision(family)]
-    half = f"bfloat16 for {' and '.join(faster)} networks" if faster else "float32 (bfloat16 is not faster here)"
+    why = "as LESSONS_PRECISION asks" if run.asked else "half precision is not native or not faster here"
+    half = run.precision("transformer")
+    precision = str(half)[6:] if half else f"float32 ({why})"
     room = ""
     if run.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(run.device)
         room = f", {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
-    yield FINE, f"Device: {run.hardware()}{room}; {half}; lessons run at {run.scale} scale"
+    yield FINE, f"Device: {run.hardware()}{room}; {precision}; lessons run at {run.scale} scale"
     if run.device.type == "cpu" and shutil.which("nvidia-smi"):
         yield WARN, "An NVIDIA driver is here, but this torch cannot use it. See https://pytorch.org/get-started"
 

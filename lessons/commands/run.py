@@ -12,7 +12,7 @@ import torch
 
 from .. import claims, course, store
 from ..errors import LessonError, SettingError
-from . import checkout, chosen, notebook
+from . import checkout, chosen, forecast, notebook
 from .notebooks import normalise, own_work, read, write
 from .results import problems
 
@@ -30,6 +30,8 @@ def run(which: str, *, scale: str | None, data: str | None, out: Path, update: b
         )
     root, failed = checkout(), []
     lessons = chosen(which, root)
+    if scale != "smoke":
+        forecast.announce(lessons, scale, data)
     for lesson in lessons:
         try:
             record = run_lesson(lesson, root, scale, data, out.resolve(), update)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .. import store
+from .. import rehearsal, store
 from ..errors import DataError, SettingError, StorageError
 from . import hub, tables
 from .rows import Captioned, Masked, Pictures, R, Recordings, Splits
@@ -222,6 +222,7 @@ def _checked(name: str, kind: str, source: str, size: int, **counts: int | None)
         raise SettingError(f"source is {source!r}. Choose one of: {', '.join(SOURCES)}.")
     if size < 8 or size > 512:
         raise SettingError(f"size is {size}. Expected 8 to 512 pixels.")
+    counts = {part: rehearsal.rows(count) if part in ("train", "test") else count for part, count in counts.items()}
     for part, count in counts.items():
         if (count is None and part == "val") or (count is not None and count < (part == "train")):
             raise SettingError(

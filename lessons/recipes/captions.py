@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .. import augment, data, objectives, training
+from .. import augment, data, objectives, rehearsal, training
 from ..data import Captioned, Splits, language
 from ..data.scenes import WORLDS, World, render
 from ..data.tokenizer import Tokenizer
@@ -110,17 +110,20 @@ def caption_batches(
     each picture, T being the longest of them. images uint8 (N, 3, H, W), tokens (N, C, T), both on one device.
     `change(images, generator=...)` augments pictures in [0, 1]; `shift` pairs picture i with a caption of picture
     i + shift: the control. The order depends on `seed` only. Raises SettingError for a batch larger than the set."""
+    size = rehearsal.batch(size)
     if not 1 <= size <= len(images):
         raise SettingError(f"The batch size is {size}, but there are {len(images)} pictures to draw from.")
+    lengths = (tokens != 0).sum(2).cpu()  # (N, C), here once: to ask the device at each step would make it wait
     order, chance = torch.Generator().manual_seed(seed), torch.Generator(images.device).manual_seed(seed)
     while True:
         for index in torch.randperm(len(images), generator=order)[: len(images) // size * size].split(size):
-            which = torch.randint(tokens.shape[1], (size,), generator=order).to(images.device)
+            which, owner = torch.randint(tokens.shape[1], (size,), generator=order), (index + shift) % len(images)
+            longest = int(lengths[owner, which].max())
             index = index.to(images.device)
-            texts = tokens[(index + shift) % len(images), which]
+            texts = tokens[owner.to(images.device), which.to(images.device), :longest]
             pixels = images[index].float() / 255
             pixels = change(pixels, generator=chance) if change else pixels
-            yield training.to_input(pixels), texts[:, : int((texts != 0).sum(1).max())], index
+            yield training.to_input(pixels), texts, index
 
 
 def dual_encoder(settings: CaptionSettings, vocabulary: int, run: Run) -> DualEncoder:
