@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import SettingError
+from .precision import full
 
 
 def modality_gap(a: Tensor, b: Tensor) -> float:
@@ -98,4 +99,4 @@ def inverted_softmax(similarity: Tensor, bank: Tensor, beta: float = 20.0) -> Te
 
 
 def _unit(x: Tensor) -> Tensor:
-    return F.normalize(x.float(), dim=1)
+    return F.normalize(full(x), dim=1)

@@ -269,14 +269,17 @@ def _in_threads(jobs: Sequence[Callable[[], T]], workers: int) -> list[_Outcome]
     """The outcomes of the jobs that began. Their threads work in a copy of this one's context, so that what they show
     appears below the cell that called."""
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(contextvars.copy_context().run, _outcome, job) for job in jobs]
+        futures, waiting = [], iter(jobs)
         while True:
             try:
+                for job in waiting:
+                    futures.append(pool.submit(contextvars.copy_context().run, _outcome, job))
                 while wait(futures, 0.1).not_done:  # short waits: on Windows a long one cannot be interrupted
                     pass
                 return [future.result() for future in futures if not future.cancelled()]
             except KeyboardInterrupt:
                 _stop.set()
+                waiting = iter(())
                 for future in futures:
                     future.cancel()
 

@@ -1,11 +1,19 @@
-"""Every test gets an empty cache of its own, no network and none of the caller's switches."""
+"""Every test gets an empty cache of its own, no network, none of the caller's switches, and the same chance."""
 
 import os
+import random
 
+import numpy as np
 import pytest
+import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_addoption(parser):
+    help = "what torch, NumPy and random start from before each test (0); every test passes with any"
+    parser.addoption("--global-seed", type=int, default=0, metavar="N", help=help)
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +23,17 @@ def isolated(tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("LESSONS_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def same_start(request):
+    """Seeded generators, and torch's default type as the nearest `floats` mark asks; both do not outlive the test."""
+    seed = request.config.getoption("--global-seed")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    mark, threads = request.node.get_closest_marker("floats"), torch.get_num_threads()
+    torch.set_default_dtype(getattr(torch, mark.args[0]) if mark else torch.float32)
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(threads)

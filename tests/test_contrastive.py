@@ -3,10 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from parity import agree, in_float64
 
 from lessons.errors import SettingError
 from lessons.nets.contrastive import KeyQueue, PictureEncoder, WordBag
 from lessons.nets.resnet import FastResNet
+
+pytestmark = in_float64
 
 
 @pytest.mark.parametrize("size", [32, 16])
@@ -16,8 +19,8 @@ def test_encoder_is_the_body_of_the_fast_network_and_a_head(size):
     body.features.load_state_dict(net.encoder.state_dict())
     features = body.features(x).flatten(2).max(2).values
     assert features.shape == (3, 32) and net(x).shape == (3, 5)
-    torch.testing.assert_close(net.features(x), features)
-    torch.testing.assert_close(net(x), net.head[2](net.head[0](features).clamp(min=0)))
+    agree(net.features(x), features)
+    agree(net(x), net.head[2](net.head[0](features).clamp(min=0)))
 
 
 def test_word_bag_is_the_mean_of_its_words():
@@ -28,9 +31,9 @@ def test_word_bag_is_the_mean_of_its_words():
     for sentence in sentences:
         numbers = [bag.numbers.get(word, 0) for word in sentence.replace(",", "").split()] or [0]
         rows.append(bag.embedding.weight[torch.tensor(numbers)].mean(0))
-    torch.testing.assert_close(bag(sentences), bag.head(torch.stack(rows)))
-    torch.testing.assert_close(bag(["a red ring"]), bag(["ring red a"]))  # the order is lost, and that is said
-    torch.testing.assert_close(bag(["dragon"]), bag(["unicorn"]))
+    agree(bag(sentences), bag.head(torch.stack(rows)))
+    agree(bag(["a red ring"]), bag(["ring red a"]))  # the order is lost, and that is said
+    agree(bag(["dragon"]), bag(["unicorn"]))
 
 
 def test_word_bag_numbers_do_not_depend_on_the_order_of_the_vocabulary():
@@ -40,15 +43,15 @@ def test_word_bag_numbers_do_not_depend_on_the_order_of_the_vocabulary():
 def test_queue_keeps_the_last_keys_in_a_ring():
     queue, pushed = KeyQueue(7, 3), []
     assert torch.equal(queue.age, torch.full((7,), -1))
-    torch.testing.assert_close(queue.keys.norm(dim=1), torch.ones(7))
+    agree(queue.keys.norm(dim=1), torch.ones(7))
     for step, size in enumerate((3, 2, 4, 7, 1)):
         new = torch.randn(size, 3, generator=torch.Generator().manual_seed(step))
         places = queue.push(new)
-        torch.testing.assert_close(queue.keys[places], F.normalize(new, dim=1))
+        agree(queue.keys[places], F.normalize(new, dim=1))
         pushed += [(row, step) for row in F.normalize(new, dim=1)]
         kept = {place: entry for place, entry in zip(_places(len(pushed)), pushed, strict=True)}
         for place, (row, when) in kept.items():
-            torch.testing.assert_close(queue.keys[place], row)
+            agree(queue.keys[place], row)
             assert queue.age[place] == step - when
 
 

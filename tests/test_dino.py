@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from parity import agree, in_float32, in_float64
 
 from lessons.compat import import_torchvision
 
@@ -17,6 +18,8 @@ from lessons import augment, objectives, training  # noqa: E402
 from lessons.errors import SettingError  # noqa: E402
 from lessons.nets import dino  # noqa: E402
 from lessons.nets.vit import ViT  # noqa: E402
+
+pytestmark = in_float64
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 0.1) -> torch.Tensor:
@@ -38,16 +41,16 @@ def test_loss_centre_and_gradient_are_lightlys(views, tau_t, tau_s):
         ours, theirs = (normal(views, B, K, seed=10 + step).requires_grad_() for _ in range(2))
         loss = objectives.cross_view_entropy(objectives.dino_targets(teacher, centre, tau_t), ours, tau_s)
         peer_loss = peer(list(teacher), list(theirs))
-        torch.testing.assert_close(loss, peer_loss)
+        agree(loss, peer_loss)
         loss.backward(), peer_loss.backward()
-        torch.testing.assert_close(ours.grad, theirs.grad)
+        agree(ours.grad, theirs.grad)
         centre = objectives.moved_centre(centre, teacher, 0.8)
-        torch.testing.assert_close(centre, peer.center.flatten())
+        agree(centre, peer.center.flatten())
 
 
-T = torch.tensor([[0.10, 0.02, -0.03], [0.0, 0.06, 0.01]])
-S = torch.tensor([[0.12, 0.05, -0.05], [0.02, 0.08, -0.01]])
-C = torch.tensor([0.05, 0.04, -0.01])
+T = torch.tensor([[0.10, 0.02, -0.03], [0.0, 0.06, 0.01]], dtype=torch.float64)
+S = torch.tensor([[0.12, 0.05, -0.05], [0.02, 0.08, -0.01]], dtype=torch.float64)
+C = torch.tensor([0.05, 0.04, -0.01], dtype=torch.float64)
 
 
 def one_pair(t, s, c, tau_t=0.04, tau_s=0.1) -> float:
@@ -92,7 +95,7 @@ def test_loss_is_the_mean_over_pairs_of_different_views():
             if a != b:
                 costs.append(-(targets[a] * F.log_softmax(s[b] / 0.1, -1)).sum(-1).mean())
     assert len(costs) == 6
-    torch.testing.assert_close(objectives.cross_view_entropy(targets, s), torch.stack(costs).mean())
+    agree(objectives.cross_view_entropy(targets, s), torch.stack(costs).mean())
 
 
 def test_the_centre_of_this_step_is_for_the_next():
@@ -100,7 +103,7 @@ def test_the_centre_of_this_step_is_for_the_next():
     before = centre.clone()
     moved = objectives.moved_centre(centre, t, 0.75)
     assert torch.equal(centre, before)
-    torch.testing.assert_close(moved, 0.75 * centre + 0.25 * t.mean((0, 1)))
+    agree(moved, 0.75 * centre + 0.25 * t.mean((0, 1)))
 
 
 def test_entropies_tell_both_collapses_from_a_healthy_run():
@@ -110,7 +113,7 @@ def test_entropies_tell_both_collapses_from_a_healthy_run():
     uniform = torch.full((2, 3, K), 1 / K)
     for targets, used, unsure in ((healthy, math.log(K), 0), (one, 0, 0), (uniform, math.log(K), math.log(K))):
         got = objectives.target_entropies(targets)
-        torch.testing.assert_close(torch.stack(got), torch.tensor([used, unsure], dtype=torch.float32))
+        agree(torch.stack(got), torch.tensor([float(used), float(unsure)]))
 
 
 @pytest.mark.parametrize(
@@ -141,11 +144,11 @@ def test_head_is_lightlys_on_the_same_weights():
             mine.bias.copy_(normal(len(other.bias), seed=3)), other.bias.copy_(mine.bias)
         ours.prototypes.copy_(theirs.last_layer.weight_v)
     a, b = (normal(5, 10, seed=4, scale=1.0).requires_grad_() for _ in range(2))
-    torch.testing.assert_close(ours(a), theirs(b))
+    agree(ours(a), theirs(b))
     ours(a).square().sum().backward(), theirs(b).square().sum().backward()
-    torch.testing.assert_close(a.grad, b.grad)
-    torch.testing.assert_close(ours.prototypes.grad, theirs.last_layer.weight_v.grad)
-    torch.testing.assert_close(ours.mlp[0].weight.grad, theirs.layers[0].weight.grad)
+    agree(a.grad, b.grad)
+    agree(ours.prototypes.grad, theirs.last_layer.weight_v.grad)
+    agree(ours.mlp[0].weight.grad, theirs.layers[0].weight.grad)
 
 
 def test_head_gives_cosines_that_no_prototype_wins_by_length():
@@ -155,7 +158,7 @@ def test_head_gives_cosines_that_no_prototype_wins_by_length():
     before = head(x)
     with torch.no_grad():
         head.prototypes[3] *= 100
-    torch.testing.assert_close(head(x), before)
+    agree(head(x), before)
     assert before.shape == (4, 16) and before.abs().max() <= 1 + 1e-6
     assert [p.ndim for name, p in head.named_parameters() if name == "prototypes"] == [2]
     assert sum(p.numel() for p in head.parameters()) == (8 * 256 + 256) + (256 * 256 + 256) + (256 * 64 + 64) + 16 * 64
@@ -171,6 +174,7 @@ def test_head_needs_a_layer():
         dino.DINOHead(6, 5, layers=0)
 
 
+@in_float32
 def test_head_computes_its_cosines_in_full_precision():
     head, x = dino.DINOHead(8, 16), normal(3, 8, scale=1.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -190,7 +194,7 @@ def test_network_gives_every_view_its_scores_in_order():
     got = net(views)
     assert got.shape == (5, 3, 9)
     for view, scores in zip(views, got, strict=True):
-        torch.testing.assert_close(scores, net.head(net.backbone(view)), atol=1e-5, rtol=1e-4)
+        agree(scores, net.head(net.backbone(view)))
 
 
 def test_views_of_one_size_run_as_one_batch():
@@ -217,7 +221,7 @@ def test_weaker_crops_leave_the_colours_alone():
             for a, b in zip(view, x, strict=True)
         ]
         assert sum(same) >= 1
-        torch.testing.assert_close(view.mean((2, 3)), x.mean((2, 3)), atol=0.1, rtol=0.2)
+        agree(view.mean((2, 3)), x.mean((2, 3)), atol=0.1, rtol=0.2)
     assert [view.shape[-1] for view in views] == [16, 16, 8, 8]
 
 

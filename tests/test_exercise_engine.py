@@ -1,10 +1,12 @@
 """The checking engine as a learner meets it, on three exercises made up for these tests."""
 
+import json
 import linecache
 import signal
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from lessons import exercises, store
+from lessons.errors import SettingError, StorageError
 from lessons.exercises import display
 from lessons.exercises.engine import Exercise, Wrong, judge
 from lessons.exercises.expect import (
@@ -94,11 +97,11 @@ def course(monkeypatch):
     monkeypatch.setattr(exercises, "load", lessons.__getitem__)
 
 
-def cell(source: str, name: str):
-    """What a notebook cell with this source defines."""
+def cell(source: str, name: str, **known):
+    """What a notebook cell with this source defines; it sees what is `known`."""
     filename = str(Path(tempfile.gettempdir()) / f"ipykernel_{abs(hash(source))}.py")
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    namespace = {"torch": torch, "nn": nn, "time": time, "__name__": "__main__"}
+    namespace = {"torch": torch, "nn": nn, "time": time, "__name__": "__main__", **known}
     exec(compile(source, filename, "exec"), namespace)
     return namespace[name]
 
@@ -276,6 +279,18 @@ def test_an_error_in_the_check_itself_names_the_contract():
 
 # Time, threads, random numbers
 
+HANGS = 600  # seconds after which a test that waits gives up
+
+
+@contextmanager
+def no_thread_left():
+    """Every thread that is started inside comes to its end."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(HANGS)
+        assert not thread.is_alive(), f"{thread.name} still runs"
+
 
 @pytest.mark.parametrize(
     "body",
@@ -287,16 +302,18 @@ def test_an_error_in_the_check_itself_names_the_contract():
     ],
 )
 def test_code_that_never_returns_is_stopped(body):
-    before = threading.active_count()
-    verdict = judge(DEPTH, cell("def depth_to_n(depth):\n" + body, "depth_to_n"), seconds=0.1)
+    with no_thread_left():
+        verdict = judge(DEPTH, cell("def depth_to_n(depth):\n" + body, "depth_to_n"), seconds=0.1)
     assert verdict.status == "wrong" and "did not return within 0.1 s" in verdict.text
     assert "still runs" not in verdict.text
-    time.sleep(0.1)
-    assert threading.active_count() == before
 
 
 def test_code_that_cannot_be_stopped_is_named():
-    verdict = judge(DEPTH, cell("def depth_to_n(depth):\n    time.sleep(3)\n", "depth_to_n"), seconds=0.05)
+    gate = threading.Event()  # who waits for it hears of nothing else
+    with no_thread_left():
+        waiting = cell("def depth_to_n(depth):\n    gate.wait()\n", "depth_to_n", gate=gate)
+        verdict = judge(DEPTH, waiting, seconds=0.05)
+        gate.set()
     assert "did not return within 0.05 s" in verdict.text and "restart the kernel" in verdict.text
 
 
@@ -305,17 +322,15 @@ def test_interrupt_by_the_learner_gets_through_and_stops_their_code():
 
     # A shell starts background jobs with SIGINT ignored, and Python then leaves it so.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    before = threading.active_count()
-    timer = threading.Timer(0.2, _thread.interrupt_main)
-    timer.start()
+    began = threading.Event()
+    stop_button = threading.Thread(target=lambda: began.wait(HANGS) and _thread.interrupt_main())
+    endless = cell("def depth_to_n(depth):\n    began.set()\n    while True: pass\n", "depth_to_n", began=began)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            judge(DEPTH, cell("def depth_to_n(depth):\n    while True: pass\n", "depth_to_n"), seconds=20)
+        with no_thread_left(), pytest.raises(KeyboardInterrupt):
+            stop_button.start()
+            judge(DEPTH, endless, seconds=HANGS)
     finally:
         signal.signal(signal.SIGINT, handler)
-    timer.join()
-    time.sleep(0.1)
-    assert threading.active_count() == before
 
 
 def test_without_a_limit_it_runs_in_this_thread():
@@ -440,9 +455,109 @@ def test_progress_strip(course, capsys):
     capsys.readouterr()
     exercises.progress()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 11
+    assert len(lines) == 12 and lines[11] == f"Kept in {exercises.record.place()}"
     assert lines[0].startswith("01  ResNet") and lines[0].endswith("1 / 2")
     assert lines[1].endswith("✓ 1 / 1") and lines[2].endswith("not written yet")
+
+
+def test_progress_is_taken_along_and_merged(course, capsys, tmp_path, monkeypatch):
+    """What was reached on two machines is together on the second, and a second import changes nothing."""
+    exercises.check("1.1", lambda depth: 0)
+    exercises.check("1.1", depth_to_n)
+    exercises.hint("2.1", 3)
+    file = tmp_path / "stick" / "progress.json"
+    exercises.progress(export=file)
+    assert f"Exported to {file}: 2 exercises." in capsys.readouterr().out
+
+    monkeypatch.setenv("LESSONS_CACHE_DIR", str(tmp_path / "other machine"))
+    exercises.check("2.1", Scale)
+    exercises.check("1.1", lambda depth: 0)
+    exercises.solution("1.1")
+    capsys.readouterr()
+    exercises.progress(merge=str(file))
+    out = capsys.readouterr().out
+    assert f"Merged from {file}: 2 exercises." in out and "kept all the same" not in out
+    together = exercises.record.read()
+    assert together["1.1"] == {"passed": 1, "tries": 2, "hints": 0, "solution": 1}
+    assert together["2.1"] == {"passed": 1, "tries": 1, "hints": 3, "solution": 0}
+    exercises.progress(merge=file)
+    assert exercises.record.read() == together
+    assert exercises.hint("2.1") is None and "hint 3 of 3" in capsys.readouterr().out
+
+
+def test_an_export_writes_over_nothing(course, tmp_path):
+    file = tmp_path / "progress.json"
+    with pytest.raises(SettingError, match="no progress yet"):
+        exercises.progress(export=file)
+    assert not file.exists()
+    exercises.check("1.1", depth_to_n)
+    file.write_text("my thesis")
+    with pytest.raises(SettingError, match="is there already and stays as it is. Name another file"):
+        exercises.progress(export=file)
+    assert file.read_text() == "my thesis"
+    with pytest.raises(StorageError, match="a file stands where a folder is needed"):
+        exercises.progress(export=file / "inside a file.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{half a fi",
+        "[1, 2]",
+        '{"1.1": 3}',
+        '{"cells": [], "metadata": {}}',
+        '{"metadata": {"hints": 3}}',
+        '{"1.1": {"passed": 2, "tries": 1, "hints": 0, "solution": 0}}',
+        '{"1.1": {"passed": 1, "tries": -1, "hints": 0, "solution": 0}}',
+        '{"1.1": {"passed": 1, "tries": 1.5, "hints": 0, "solution": 0}}',
+        None,
+    ],
+)
+def test_other_content_is_refused_and_the_progress_stays(course, tmp_path, content):
+    exercises.check("1.1", depth_to_n)
+    before = exercises.record.place().read_bytes()
+    file = tmp_path / "file.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SettingError, match="Your progress is as before"):
+        exercises.progress(merge=file)
+    assert exercises.record.place().read_bytes() == before
+    assert content is None or file.read_text() == content, "another's file is not moved aside"
+
+
+def test_exercises_of_another_version_are_said_and_kept(course, tmp_path, capsys):
+    file = tmp_path / "file.json"
+    entry = {"passed": 1, "tries": 4, "hints": 0, "solution": 0}
+    file.write_text(json.dumps({"1.1": entry, "12.3": entry}))
+    exercises.progress(merge=file)
+    assert "No exercises of this version, kept all the same: 12.3." in capsys.readouterr().out
+    exercises.check("1.1", depth_to_n)
+    assert exercises.record.read() == {"1.1": entry | {"tries": 5}, "12.3": entry}
+
+
+def test_a_full_disk_while_merging_leaves_the_progress(course, tmp_path, monkeypatch):
+    exercises.check("1.1", depth_to_n)
+    exercises.progress(export=tmp_path / "file.json")
+    before = exercises.record.place().read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(StorageError, match="Disk full"):
+        exercises.progress(merge=tmp_path / "file.json")
+    assert exercises.record.place().read_bytes() == before
+
+
+def test_progress_that_may_not_be_read_is_not_written_over(course, monkeypatch, capsys):
+    exercises.check("1.1", depth_to_n)
+    before = exercises.record.place().read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "no")))
+        assert exercises.check("2.1", Scale)
+    assert "could not be saved: No permission" in capsys.readouterr().out
+    assert exercises.record.place().read_bytes() == before
 
 
 def test_two_kernels_lose_nothing(course):
@@ -534,7 +649,7 @@ def test_in_a_notebook_it_is_shown_once_with_plain_text_beside(tmp_path, monkeyp
     ):
         notebook.cells.append(nbformat.v4.new_code_cell(source))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=HANGS, startup_timeout=HANGS, kernel_name="python3").execute()
     outputs = [cell.outputs for cell in notebook.cells]
     assert [output.output_type for output in outputs[1]] == ["display_data"]
     assert "○ 1.1 Depth: not attempted yet" in outputs[1][0].data["text/plain"]

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -191,28 +193,34 @@ def python(code: str, wait: bool = True):
     )
     if not wait:
         return process
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(code, process.returncode, out, err)
 
 
 def test_two_processes_build_one_cache_once(folder, tmp_path):
     write_cifar(folder)
     code = f"""
-import time
+import os, time
+from pathlib import Path
+import filelock
 from lessons import data
 from lessons.data import tables
-decode = tables.decode
-def slow(*args, **kwargs):
-    with open({str(tmp_path / "log")!r}, "a") as file:
+here, decode, acquire = Path({str(tmp_path)!r}), tables.decode, filelock.FileLock.acquire
+def arriving(*args, **kwargs):
+    (here / f"{{os.getpid()}}.arrived").touch()
+    return acquire(*args, **kwargs)
+def decoding(*args, **kwargs):
+    with open(here / "log", "a") as file:
         file.write("decoded\\n")
-    time.sleep(0.2)
+    while len(list(here.glob("*.arrived"))) < 2:  # the other one stands at the lock by now
+        time.sleep(0.01)
     return decode(*args, **kwargs)
-tables.decode = slow
+filelock.FileLock.acquire, tables.decode = arriving, decoding
 splits = data.pictures(source="real", val=10)
 print(len(splits.train), int(splits.train.images.sum()), int(splits.test.labels.sum()))
 """
     both = [python(code, wait=False) for _ in range(2)]
-    answers = [process.communicate(timeout=60) for process in both]
+    answers = [process.communicate(timeout=600) for process in both]
     assert answers[0][0] == answers[1][0] != "", answers
     assert (tmp_path / "log").read_text().count("decoded") == 2, "train and test, by one process only"
 
@@ -245,7 +253,8 @@ def dead_hub(request, monkeypatch):
     server.bind(("127.0.0.1", 0))
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(hub, "ANSWER_SECONDS", 0.25)
+    # A refusal is waited for; the others never come to an answer.
+    monkeypatch.setattr(hub, "ANSWER_SECONDS", 60 if request.param == "refuse" else 0.25)
     hub._refusal.cache_clear()
     held = []
 
@@ -307,12 +316,13 @@ def test_cifar_lost_on_the_way(online, capsys):
     assert only(data.pictures(val=5)) == "hub"
 
 
-def test_cifar_from_a_hub_that_falls_silent(online, monkeypatch, capsys):
-    silent = threading.Event()
+def test_cifar_from_a_hub_that_falls_silent(online, monkeypatch, capsys, request):
+    silent, over = threading.Event(), threading.Event()
+    request.addfinalizer(over.set)
 
     def load_dataset(repo):
         silent.set()
-        threading.Event().wait(30)
+        over.wait()
 
     monkeypatch.setattr(hub, "load_dataset", load_dataset)
     monkeypatch.setattr(hub, "PROBE", 0.05)
@@ -364,7 +374,9 @@ def test_the_next_repository_is_taken_when_one_has_changed(online):
 
 
 class Broken:
-    """A stream that goes wrong at row `at`: raises `error`, or never goes on when there is none."""
+    """A stream that goes wrong at row `at`: raises `error`, or falls silent until the test is over."""
+
+    silent, over = threading.Event(), threading.Event()  # small_shards gives each test its own
 
     def __init__(self, at: int, error: BaseException | None, first: int = 0):
         self.at, self.error, self.first, self.given = at, error, first, []
@@ -377,16 +389,35 @@ class Broken:
         for number in range(self.first, 60):
             if number == self.at:
                 if self.error is None:
-                    threading.Event().wait(30)
+                    self.silent.set()
+                    self.over.wait()
                 raise self.error or AssertionError("given up long ago")
             self.given.append(number)
             yield {"image": picture(number), "answer": [f"picture {number}"]}
 
 
+class Box(queue.Queue):
+    """A queue without a clock: to wait is in vain only when the stream has fallen silent."""
+
+    def get(self, timeout: float):
+        while True:
+            silent = Broken.silent.is_set()  # asked first: what came before the silence is in the queue by then
+            try:
+                return super().get(timeout=0.01)
+            except queue.Empty:
+                if silent:
+                    raise
+
+
 @pytest.fixture
 def small_shards(monkeypatch):
+    over = threading.Event()
     monkeypatch.setattr(hub, "SHARD", 8)
-    monkeypatch.setattr(hub, "PATIENCE", 0.5)
+    monkeypatch.setattr(hub, "queue", SimpleNamespace(Queue=Box, Empty=queue.Empty, Full=queue.Full))
+    monkeypatch.setattr(Broken, "silent", threading.Event())
+    monkeypatch.setattr(Broken, "over", over)
+    yield
+    over.set()
 
 
 @pytest.mark.parametrize("error", [ConnectionError("Connection lost"), None], ids=["lost", "hangs"])

@@ -5,9 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from parity import agree, in_float64
 
 from lessons import geometry, probes
 from lessons.errors import SettingError
+
+pytestmark = in_float64
 
 
 def unit(*shape, seed=0, away=None):
@@ -33,19 +36,19 @@ def test_shift_closes_and_widens_and_gives_unit_vectors():
     a, b = unit(300, 16, seed=1, away=away), unit(200, 16, seed=2, away=-away)
     gap = geometry.modality_gap(a, b)
     left, right = geometry.shift_gap(a, b, 0.5)
-    torch.testing.assert_close(left.norm(dim=1), torch.ones(300))
+    agree(left.norm(dim=1), torch.ones(300))
     assert geometry.modality_gap(left, right) < 0.35 * gap, "they meet, but for the normalisation"
     assert geometry.modality_gap(*geometry.shift_gap(a, b, -0.5)) > gap
     for moved, same in zip(geometry.shift_gap(a, b, 0.0), (a, b), strict=True):
-        torch.testing.assert_close(moved, same)
+        agree(moved, same)
 
 
 def test_centring_takes_the_mean_of_the_bank_it_is_given():
     bank, x = unit(400, 8, seed=1, away=torch.ones(8)), unit(50, 8, seed=2, away=torch.ones(8))
     ours = geometry.centred(x, bank.mean(0))
-    torch.testing.assert_close(ours, F.normalize(x - bank.mean(0), dim=1))
+    agree(ours, F.normalize(x - bank.mean(0), dim=1))
     assert geometry.cone_cosine(ours) < 0.1 < geometry.cone_cosine(x)
-    torch.testing.assert_close(geometry.centred(x), geometry.centred(x, x.mean(0)))
+    agree(geometry.centred(x), geometry.centred(x, x.mean(0)))
 
 
 @pytest.mark.parametrize("n", [2, 3, 40])
@@ -99,7 +102,7 @@ def test_random_unit_vectors_have_no_hubs_but_a_common_mean_makes_them():
 def test_csls_on_the_known_table():
     S = torch.tensor([[0.9, 0.6, 0.2], [0.8, 0.78, 0.1], [0.7, 0.2, 0.66]])
     want = torch.tensor([[0.20, -0.24, -0.78], [-0.04, 0.08, -1.02], [-0.13, -0.97, 0.21]])
-    torch.testing.assert_close(geometry.csls(S, 2), want)
+    agree(geometry.csls(S, 2), want)
     assert S.argmax(1).tolist() == [0, 0, 0] and geometry.csls(S, 2).argmax(1).tolist() == [0, 1, 2]
     with pytest.raises(SettingError, match="expected 1 to 3"):
         geometry.csls(S, 4)
@@ -108,7 +111,7 @@ def test_csls_on_the_known_table():
 def test_inverted_softmax_is_its_formula():
     S, bank = unit(4, 6, seed=1), unit(9, 6, seed=2)
     want = (5 * S).exp() / (5 * bank).exp().sum(0)
-    torch.testing.assert_close(geometry.inverted_softmax(S, bank, 5.0).exp(), want)
+    agree(geometry.inverted_softmax(S, bank, 5.0).exp(), want)
     assert geometry.inverted_softmax(100 * S, 100 * bank, 100.0).isfinite().all(), "as a logarithm it cannot overflow"
     with pytest.raises(SettingError, match="same 6 items"):
         geometry.inverted_softmax(S, bank[:, :5])
@@ -148,7 +151,7 @@ def test_a_product_and_a_sort_find_what_faiss_and_scikit_learn_find():
     index.add(bank.numpy())
     cosines, theirs = index.search(queries.numpy(), 10)
     assert torch.equal(ours, torch.from_numpy(theirs))
-    torch.testing.assert_close(values, torch.from_numpy(cosines), atol=1e-5, rtol=1e-5)
+    agree(values, torch.from_numpy(cosines).double(), rtol=0, atol=5e-5)  # faiss computes in float32
     distance, others = NearestNeighbors(n_neighbors=10, metric="cosine").fit(bank.numpy()).kneighbors(queries.numpy())
     assert torch.equal(ours, torch.from_numpy(others))
-    torch.testing.assert_close(1 - values, torch.from_numpy(distance).float(), atol=1e-5, rtol=1e-4)
+    agree(1 - values, torch.from_numpy(distance))

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from parity import agree, in_float64
 
 from lessons.compat import import_torchvision
 from lessons.errors import SettingError
 from lessons.nets.mae import MAE, block_noise, grid_noise, masking, visible_count
 from lessons.nets.vit import ViT, patchify
 from lessons.objectives import masked_mse, normalise_patches
+
+pytestmark = in_float64
 
 NOISE = torch.tensor([[0.7, 0.1, 0.9, 0.3]])
 
@@ -90,7 +93,7 @@ def test_noise_of_another_grid_is_refused(make):
 def test_patches_are_normalised_each_by_itself():
     patches = torch.stack([torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.full((4,), 5.0)])
     result = normalise_patches(patches)
-    torch.testing.assert_close(result[0], (patches[0] - 3) / (14 / 3 + 1e-6) ** 0.5)
+    agree(result[0], (patches[0] - 3) / (14 / 3 + 1e-6) ** 0.5)
     assert torch.equal(result[1], torch.zeros(4)), "a flat patch becomes zero, not NaN"
 
 
@@ -130,7 +133,7 @@ def test_prediction_does_not_depend_on_hidden_pixels(pool, mask_tokens):
     other[mask.hidden] = torch.randn_like(other[mask.hidden])
     rows = other.reshape(2, 4, 4, 3, 4, 4).permute(0, 3, 1, 4, 2, 5).reshape(2, 3, 16, 16)
     assert net(images, mask).shape == (2, 16, 48)
-    torch.testing.assert_close(net(images, mask), net(rows, mask))
+    agree(net(images, mask), net(rows, mask))
 
 
 def test_mask_tokens_differ_by_their_place_alone():
@@ -141,7 +144,7 @@ def test_mask_tokens_differ_by_their_place_alone():
     a, b = mask.hidden[0].nonzero()[:2, 0]
     exchanged = noise.clone()
     exchanged[0, a], exchanged[0, b] = noise[0, b], noise[0, a]
-    torch.testing.assert_close(net(images, mask), net(images, masking(exchanged, 0.75)))
+    agree(net(images, mask), net(images, masking(exchanged, 0.75)))
     predicted = net(images, mask)
     assert not torch.allclose(predicted[0, a], predicted[0, b]), "the places differ, so the predictions do"
 
@@ -159,7 +162,7 @@ def test_encoder_sees_whole_pictures_afterwards():
     everything = masking(uniform(2, 16), 0.0)
     shuffled = net.encode(images, everything)
     assert net.encoder.features(images).shape == (2, 24)
-    torch.testing.assert_close(shuffled.mean(1), net.encoder.features(images))
+    agree(shuffled.mean(1), net.encoder.features(images))
 
 
 def test_pictures_and_masks_that_do_not_fit_are_refused():
@@ -241,7 +244,7 @@ def test_equal_to_vitmae_of_transformers(norm):
     shapes = {name: value.shape for name, value in net.state_dict().items()}
     state = in_our_names(peer.state_dict())
     assert state.keys() == shapes.keys()
-    torch.testing.assert_close(state["position"][0], net.position)  # the same sin-cos table
+    agree(state["position"][0], net.position, rtol=0, atol=1e-5)  # the same sin-cos table, in float32 there
     net.load_state_dict({name: value.reshape(shapes[name]) for name, value in state.items()})
     images, noise = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(5)), uniform(3, 16, seed=6)
     theirs = peer(images, noise=noise)
@@ -251,12 +254,12 @@ def test_equal_to_vitmae_of_transformers(norm):
     assert torch.equal(mask.hidden.float(), theirs.mask)
     assert torch.equal(mask.restore, theirs.ids_restore)
     in_our_order = theirs.logits.unflatten(2, (4, 4, 3)).movedim(4, 2).flatten(2)
-    torch.testing.assert_close(prediction, in_our_order, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(loss, theirs.loss, atol=1e-6, rtol=1e-5)
+    agree(prediction, in_our_order)
+    agree(loss, theirs.loss)
     loss.backward()
     theirs.loss.backward()
     wanted = in_our_names({name: value.grad for name, value in peer.named_parameters() if value.grad is not None})
     learned = {name for name, value in net.named_parameters() if value.grad is not None}
     assert learned == wanted.keys()
     for name, value in net.named_parameters():
-        torch.testing.assert_close(value.grad, wanted[name].reshape(value.shape), atol=1e-5, rtol=1e-3, msg=name)
+        agree(value.grad, wanted[name].reshape(value.shape), msg=name)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from parity import agree, in_float64
 from torch import nn
 
 from lessons.compat import import_torchvision
@@ -17,6 +18,8 @@ from lessons.nets.resnet import (
     ZeroPadShortcut,
     blocks_per_stage,
 )
+
+pytestmark = in_float64
 
 PARAMETERS = {  # depth: option A, option B; affine parameters of batch norm counted
     8: (75_290, 78_042),
@@ -67,12 +70,12 @@ def assert_equal_in_value_and_gradient(ours: nn.Module, peer: nn.Module, shape: 
     weight = torch.linspace(-1, 1, outputs[0].numel(), dtype=torch.float64).view_as(outputs[0])
     for output in outputs:
         (output * weight).sum().backward()
-    torch.testing.assert_close(*outputs)
-    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    agree(*outputs)
+    agree(inputs[0].grad, inputs[1].grad)
     for own, other in zip(ours.parameters(), peer.parameters(), strict=True):
-        torch.testing.assert_close(own.grad, other.grad)
+        agree(own.grad, other.grad)
     for own, other in zip(ours.buffers(), peer.buffers(), strict=True):
-        torch.testing.assert_close(own, other)  # train mode has moved the running statistics of both
+        agree(own, other)  # train mode has moved the running statistics of both
 
 
 # Counts
@@ -142,13 +145,13 @@ def test_option_a_keeps_every_second_pixel_and_appends_zeros(size):
             assert torch.equal(y[:, :3, row, column], x[:, :, 2 * row, 2 * column])
     assert not y[:, 3:].any()
     block = scramble(BasicBlock(3, 8, 2, shortcut="A")).eval()
-    torch.testing.assert_close(block(x), F.relu(block.branch(x) + y))
+    agree(block(x), F.relu(block.branch(x) + y))
 
 
 def test_the_plain_block_has_no_shortcut_of_any_kind():
     block = scramble(BasicBlock(4, 4, shortcut=None)).eval()
     x = torch.randn(2, 4, 6, 6)
-    torch.testing.assert_close(block(x), F.relu(block.branch(x)))
+    agree(block(x), F.relu(block.branch(x)))
     plain = CifarResNet(20, shortcut=None)
     assert not any("shortcut" in name for name in plain.state_dict())
     assert not any(isinstance(m, (ZeroPadShortcut, ProjectionShortcut)) for m in plain.modules())
@@ -192,7 +195,7 @@ def test_without_norm_there_are_biases_instead():
     three = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert len(three) == 7 and all(m.bias is not None and not m.bias.any() for m in three)
     x = torch.randn(4, 3, 8, 8)
-    torch.testing.assert_close(net.train()(x)[:2], net.eval()(x[:2]))  # no statistics of a batch are left anywhere
+    agree(net.train()(x)[:2], net.eval()(x[:2]))  # no statistics of a batch are left anywhere
     assert all(m.bias is None for m in CifarResNet(8).modules() if isinstance(m, nn.Conv2d))
 
 
@@ -226,7 +229,7 @@ def test_fast_network_shapes_and_output_scale(size):
     net, x = FastResNet(classes=7, width=4).eval(), torch.randn(2, 3, size, size)
     features = net.features(x)
     assert net(x).shape == (2, 7) and features.shape == (2, 32, size // 8, size // 8)
-    torch.testing.assert_close(net(x), net.fc(features.flatten(2).max(2).values) / 8)
+    agree(net(x), net.fc(features.flatten(2).max(2).values) / 8)
     assert net.fc.bias is None
 
 
@@ -242,4 +245,4 @@ def test_fast_network_sizes():
 def test_residual_pairs_of_the_fast_network_add_their_input():
     net = scramble(FastResNet(width=4)).eval()
     x = torch.randn(2, 8, 4, 4)
-    torch.testing.assert_close(net.features[2](x), x + net.features[2].branch(x))
+    agree(net.features[2](x), x + net.features[2].branch(x))

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from parity import agree, in_float64
 from torch import nn
 
 from lessons.compat import import_torchvision
@@ -27,6 +28,8 @@ import_torchvision()  # timm imports torchvision, which needs help beside a CPU 
 from timm.layers import resample_abs_pos_embed  # noqa: E402
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+
+pytestmark = in_float64
 
 SIZES = {  # at 224 pixels with 1000 classes: patch, width, depth, heads, parameters
     "S/16": (16, 384, 12, 6, 22_050_664),
@@ -97,43 +100,39 @@ def test_equals_timm_in_value_and_gradient(pool):
     weight = torch.linspace(-1, 1, 15, dtype=torch.float64).view(3, 5)
     for output in outputs:
         (output * weight).sum().backward()
-    torch.testing.assert_close(*outputs)
-    torch.testing.assert_close(*(x.grad for x in inputs))
+    agree(*outputs)
+    agree(*(x.grad for x in inputs))
     theirs = dict(peer.named_parameters())
     for key, gradient in to_timm({name: p.grad for name, p in ours.named_parameters()}).items():
-        torch.testing.assert_close(gradient, theirs[key].grad)
-    torch.testing.assert_close(ours.features(inputs[0]), peer.forward_head(peer.forward_features(inputs[0]), True))
-
-
-def test_equals_timm_in_single_precision():
-    ours, peer = (net.float() for net in pair())
-    x = noise(2, 3, 16, 16).float()
-    torch.testing.assert_close(ours(x), peer(x), atol=1e-5, rtol=1e-5)
+        agree(gradient, theirs[key].grad)
+    agree(ours.features(inputs[0]), peer.forward_head(peer.forward_features(inputs[0]), True))
 
 
 @pytest.mark.parametrize("size", [(24, 24), (8, 12)])
 def test_other_picture_sizes_equal_timm(size):
     ours, peer = pair()
     x = noise(2, 3, *size)
-    torch.testing.assert_close(ours(x), peer(x), atol=1e-6, rtol=1e-6)  # both interpolate in single precision
+    agree(ours(x), peer(x), rtol=0, atol=2e-5)  # timm interpolates positions in float32
 
 
 @pytest.mark.parametrize(("old", "new"), [((4, 4), (7, 7)), ((2, 3), (5, 4)), ((6, 6), (3, 2))])
 def test_resized_positions_equal_timms(old, new):
-    position = noise(1 + old[0] * old[1], 8).float()
+    position = noise(1 + old[0] * old[1], 8)
     mine = resize_positions(position, old, new)
-    torch.testing.assert_close(mine, resample_abs_pos_embed(position[None], list(new), list(old))[0])
+    theirs = resample_abs_pos_embed(position[None], list(new), list(old))[0]
+    agree(mine, theirs, rtol=0, atol=2e-4)  # timm interpolates in float32
     assert torch.equal(mine[0], position[0])
     constant = torch.full_like(position, 0.7)
-    torch.testing.assert_close(resize_positions(constant, old, new), torch.full_like(mine, 0.7))
+    agree(resize_positions(constant, old, new), torch.full_like(mine, 0.7))
     assert resize_positions(position, old, old) is position
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
 def test_sincos_positions_equal_timms(grid):
     """Quarters of the width: timm writes sin y, sin x, cos y, cos x; ours, as in MAE, sin x, cos x, sin y, cos y."""
-    theirs = build_sincos2d_pos_embed(list(grid), 16).view(-1, 2, 2, 4)  # (N, sin or cos, y or x, D / 4)
-    torch.testing.assert_close(sincos_positions(16, grid), theirs.transpose(1, 2).flip(1).flatten(1))
+    theirs = build_sincos2d_pos_embed(list(grid), 16, dtype=torch.float64)
+    theirs = theirs.view(-1, 2, 2, 4).transpose(1, 2).flip(1).flatten(1)  # (N, sin or cos, y or x, D / 4) before
+    agree(sincos_positions(16, grid), theirs, rtol=0, atol=5e-6)  # timm's frequencies are float32
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
@@ -148,11 +147,11 @@ def test_attention_equals_pytorchs(heads):
     for mask in (None, causal_mask(5)):
         out, maps = peer(x, x, x, attn_mask=None if mask is None else ~mask, average_attn_weights=False)
         mine, attention = ours.with_map(x, mask)
-        torch.testing.assert_close(mine, out)
-        torch.testing.assert_close(attention, maps)
-        torch.testing.assert_close(ours(x, mask), out)
+        agree(mine, out)
+        agree(attention, maps)
+        agree(ours(x, mask), out)
         fused = ours.merge(F.scaled_dot_product_attention(*ours.split(x), attn_mask=mask))  # what a GPU computes
-        torch.testing.assert_close(fused, out)
+        agree(fused, out)
 
 
 def test_block_equals_pytorchs_pre_norm_layer():
@@ -169,8 +168,8 @@ def test_block_equals_pytorchs_pre_norm_layer():
         state[key] = value
     peer.load_state_dict(state)
     x = noise(2, 6, 16)
-    torch.testing.assert_close(ours(x), peer(x))
-    torch.testing.assert_close(ours(x, causal_mask(6)), peer(x, src_mask=~causal_mask(6)))
+    agree(ours(x), peer(x))
+    agree(ours(x, causal_mask(6)), peer(x, src_mask=~causal_mask(6)))
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -207,7 +206,7 @@ def test_patches_go_back_to_the_same_picture(shape, patch):
 def test_patch_embedding_is_a_convolution_with_stride_and_kernel_of_a_patch():
     embed, x = scramble(PatchEmbedding(4, 10)).double(), noise(2, 3, 8, 12)
     want = F.conv2d(x, embed.linear.weight.view(10, 3, 4, 4), embed.linear.bias, stride=4)
-    torch.testing.assert_close(embed(x), want.flatten(2).transpose(1, 2))
+    agree(embed(x), want.flatten(2).transpose(1, 2))
 
 
 # Tokens
@@ -218,11 +217,11 @@ def test_kept_patches_bring_their_own_positions():
     keep = torch.tensor([[3, 0, 9], [15, 4, 5]])
     whole, some = net.tokens(x), net.tokens(x, keep)
     assert some.shape == (2, 4, 24)
-    assert torch.equal(some[:, 0], whole[:, 0])
+    agree(some[:, 0], whole[:, 0])
     for row in range(2):
-        assert torch.equal(some[row, 1:], whole[row, 1 + keep[row]])
+        agree(some[row, 1:], whole[row, 1 + keep[row]])
     everything = torch.arange(16).expand(2, -1)
-    torch.testing.assert_close(net.encode(x, everything), net.encode(x))
+    agree(net.encode(x, everything), net.encode(x))
 
 
 @pytest.mark.parametrize(
@@ -241,19 +240,19 @@ def test_without_positions_the_order_of_patches_does_not_count():
     x = noise(2, 3, 8, 8)
     moved = unpatchify(patchify(x, 4)[:, order], 4)
     bag = scramble(ViT(image=8, patch=4, width=24, depth=2, positions=None)).double()
-    torch.testing.assert_close(bag(x), bag(moved))
-    torch.testing.assert_close(bag.encode(x)[:, 1:][:, order], bag.encode(moved)[:, 1:])
+    agree(bag(x), bag(moved))
+    agree(bag.encode(x)[:, 1:][:, order], bag.encode(moved)[:, 1:])
     net = scramble(ViT(image=8, patch=4, width=24, depth=2)).double()
     assert (net(x) - net(moved)).abs().max() > 1e-3
     want = net(x)
     net.position[1:] = net.position[1:][order].clone()
-    torch.testing.assert_close(net(moved), want)
+    agree(net(moved), want)
 
 
 @torch.no_grad()
 def test_pictures_of_a_batch_do_not_see_each_other():
     net, x = scramble(ViT(image=8, patch=4, width=24, depth=2)).double(), noise(3, 3, 8, 8)
-    torch.testing.assert_close(net(x)[1:2], net(x[1:2]))
+    agree(net(x)[1:2], net(x[1:2]))
 
 
 # The encoder
@@ -265,9 +264,9 @@ def test_causal_mask_hides_what_comes_later():
     changed = x.clone()
     changed[:, 4:] = noise(2, 2, 16, seed=2)
     before, after = (encoder(given, causal_mask(6)) for given in (x, changed))
-    torch.testing.assert_close(before[:, :4], after[:, :4])
+    agree(before[:, :4], after[:, :4])
     assert (before[:, 4:] - after[:, 4:]).abs().amax(-1).min() > 1e-3
-    torch.testing.assert_close(encoder(x[:, :3], causal_mask(3)), before[:, :3])
+    agree(encoder(x[:, :3], causal_mask(3)), before[:, :3])
 
 
 @torch.no_grad()
@@ -275,7 +274,7 @@ def test_padding_mask_makes_a_batch_of_different_lengths():
     encoder, x = scramble(Encoder(16, 2, 4)).double(), noise(2, 6, 16)
     real = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
     together = encoder(x, real[:, None, None, :])
-    torch.testing.assert_close(together[1, :4], encoder(x[1:, :4])[0])
+    agree(together[1, :4], encoder(x[1:, :4])[0])
 
 
 @torch.no_grad()
@@ -283,11 +282,11 @@ def test_maps_of_all_layers_and_heads():
     net, x = scramble(ViT(image=8, patch=4, width=24, depth=2)).double(), noise(2, 3, 8, 8)
     maps = net.attention_maps(x)
     assert maps.shape == (2, 2, 3, 5, 5)
-    torch.testing.assert_close(maps.sum(-1), torch.ones(2, 2, 3, 5, dtype=torch.float64))
+    agree(maps.sum(-1), torch.ones(2, 2, 3, 5, dtype=torch.float64))
     tokens = net.tokens(x)
     output, again = net.encoder.with_maps(tokens)
-    torch.testing.assert_close(output, net.encoder(tokens))
-    assert torch.equal(maps, again)
+    agree(output, net.encoder(tokens))
+    agree(maps, again)
     causal = net.encoder.with_maps(tokens, causal_mask(5))[1]
     assert not causal.triu(1).any() and causal[..., 0, 0].eq(1).all()
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from ..precision import full
 
 FLOOR = 1e-6  # power below which all is silence: the logarithm of nothing would be minus infinity
 
@@ -38,7 +39,7 @@ def mel_filters(bands: int, size: int, rate: int, low: float = 0.0, high: float 
     slopes = corners[None] - frequencies[:, None]  # (bins, bands + 2), in Hz
     width = corners.diff()  # (bands + 1,)
     rising, falling = -slopes[:, :-2] / width[:-1], slopes[:, 2:] / width[1:]
-    filters = torch.minimum(rising, falling).clamp(min=0).float()
+    filters = torch.minimum(rising, falling).clamp(min=0).to(torch.get_default_dtype())
     if empty := int((filters.sum(0) == 0).sum()):
         raise SettingError(
             f"{empty} of {bands} mel bands fall between two frequencies of a transform of {size} samples at {rate} Hz. "
@@ -117,4 +118,4 @@ class SoundTower(nn.Module):
     def forward(self, spectrograms: Tensor) -> Tensor:
         maps = self.body(standardised(spectrograms)[:, None])  # (B, 4 width, bands / 16, frames / 16)
         heard = torch.cat([maps.mean(3), maps.amax(3)], 1)  # (B, 8 width, bands / 16)
-        return F.normalize(self.head(heard.flatten(1)).float(), dim=1)
+        return F.normalize(full(self.head(heard.flatten(1))), dim=1)

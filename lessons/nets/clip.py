@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from ..precision import full
 from .resnet import FastResNet
 from .vit import Encoder, ViT, causal_mask
 
@@ -84,8 +85,8 @@ class DualEncoder(nn.Module):
     """CLIP: a picture tower, a text tower, a linear projection without bias for each, one learned scale.
 
     The towers give features (B, `out_features`). `encode_pictures(images)` and `encode_texts(tokens)` give unit vectors
-    (B, out) in float32; a forward pass gives both and the scale exp(t) = 1/tau. `log_scale` is t, ln(1/0.07) at first.
-    Call `clamp_scale()` after each update: the scale stays at or below 100.
+    (B, out) in at least float32; a forward pass gives both and the scale exp(t) = 1/tau. `log_scale` is t, ln(1/0.07)
+    at first. Call `clamp_scale()` after each update: the scale stays at or below 100.
     """
 
     def __init__(self, pictures: nn.Module, texts: nn.Module, out: int = 64):
@@ -99,11 +100,11 @@ class DualEncoder(nn.Module):
 
     def encode_pictures(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> unit vectors (B, out)."""
-        return F.normalize(self.picture_projection(self.pictures(images)).float(), dim=1)
+        return F.normalize(full(self.picture_projection(self.pictures(images))), dim=1)
 
     def encode_texts(self, tokens: Tensor) -> Tensor:
         """(B, T) -> unit vectors (B, out)."""
-        return F.normalize(self.text_projection(self.texts(tokens)).float(), dim=1)
+        return F.normalize(full(self.text_projection(self.texts(tokens))), dim=1)
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.encode_pictures(images), self.encode_texts(tokens), self.log_scale.exp()
@@ -136,7 +137,7 @@ class WordPredictor(nn.Module):
         self.tower, self.head = tower, nn.Linear(tower.out_features, vocabulary)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.tower(images)).float()
+        return full(self.head(self.tower(images)))
 
     def loss(self, images: Tensor, tokens: Tensor) -> Tensor:
         """A yes or no for every token of the vocabulary: mean binary cross entropy. tokens (B, T)."""
@@ -167,7 +168,7 @@ class CaptionWriter(nn.Module):
         x = self.text.embedding(tokens) + self.text.position[: tokens.shape[1]]
         x = torch.cat([x[:, :1] + seen[:, None], x[:, 1:]], dim=1)  # (B, T, D)
         states = self.text.encoder(x, causal_mask(tokens.shape[1], tokens.device))
-        table = (states[:, :-1] @ self.text.embedding.weight.T).float().log_softmax(2)  # (B, T - 1, V)
+        table = full(states[:, :-1] @ self.text.embedding.weight.T).log_softmax(2)  # (B, T - 1, V)
         return table.gather(2, tokens[:, 1:, None])[..., 0] * (tokens[:, 1:] != 0)
 
     def loss(self, images: Tensor, tokens: Tensor) -> Tensor:

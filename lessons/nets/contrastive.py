@@ -74,5 +74,5 @@ class KeyQueue(nn.Module):
         self.age += (self.age >= 0).long()
         self.keys[places] = F.normalize(keys.detach().to(self.keys.dtype), dim=1)
         self.age[places] = 0
-        self.pointer.fill_((int(self.pointer) + len(keys)) % len(self.keys))
+        self.pointer.copy_((self.pointer + len(keys)) % len(self.keys))
         return places

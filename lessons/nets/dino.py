@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from ..precision import full
 
 
 class DINOHead(nn.Module):
@@ -34,7 +35,7 @@ class DINOHead(nn.Module):
         nn.init.kaiming_uniform_(self.prototypes, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        z = F.normalize(self.mlp(x).float(), dim=-1)  # (B, bottleneck), on the sphere
+        z = F.normalize(full(self.mlp(x)), dim=-1)  # (B, bottleneck), on the sphere
         with torch.autocast(x.device.type, enabled=False):  # temperatures of .04 would blow up the rounding of bfloat16
             return z @ F.normalize(self.prototypes, dim=-1).T
 

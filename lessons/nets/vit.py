@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from ..precision import full
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -155,7 +156,7 @@ def sincos_positions(width: int, grid: tuple[int, int], base: float = 10_000.0) 
     if width % 4:
         raise SettingError(f"2-D sin-cos positions need a width that 4 divides, not {width}.")
     frequency = base ** -(torch.arange(width // 4) / (width // 4))  # (D/4,)
-    rows, columns = (torch.arange(length).float() for length in grid)
+    rows, columns = (torch.arange(length, dtype=frequency.dtype) for length in grid)
     y, x = (place.flatten()[:, None] * frequency for place in torch.meshgrid(rows, columns, indexing="ij"))
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
 
@@ -167,7 +168,7 @@ def resize_positions(position: Tensor, old: tuple[int, int], new: tuple[int, int
     if old == new:
         return position
     image = places.T.reshape(1, -1, *old)  # (1, D, rows, columns)
-    image = F.interpolate(image.float(), size=new, mode="bicubic", antialias=True).to(position.dtype)
+    image = F.interpolate(full(image), size=new, mode="bicubic", antialias=True).to(position.dtype)
     return torch.cat([extra, image.flatten(2)[0].T])
 
 

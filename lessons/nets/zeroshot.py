@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from ..precision import full
 from .clip import DualEncoder
 
 Reader = Callable[[list[str]], Tensor]  # sentences -> unit vectors (N, D)
@@ -30,7 +31,7 @@ def zero_shot_weights(prompts: Tensor) -> Tensor:
     prediction costs the same for 1 and for 80 templates (section 3.1.4). Raises SettingError for another shape."""
     if prompts.ndim != 3 or not prompts.shape[1]:
         raise SettingError(f"Expected prompts (K, P, D) with P at least 1, got {tuple(prompts.shape)}.")
-    return F.normalize(F.normalize(prompts.float(), dim=2).mean(1), dim=1)
+    return F.normalize(F.normalize(full(prompts), dim=2).mean(1), dim=1)
 
 
 class ZeroShotHead(nn.Module):
@@ -55,7 +56,7 @@ class ZeroShotHead(nn.Module):
         return cls(zero_shot_weights(vectors.view(len(names), len(templates), -1)), scale)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return self.scale * F.normalize(pictures.float(), dim=1) @ self.weight.T
+        return self.scale * F.normalize(full(pictures), dim=1) @ self.weight.T
 
     @torch.no_grad()
     def predict(self, pictures: Tensor) -> Tensor:

@@ -361,23 +361,24 @@ def self_distil(pictures, steps, seed=0, *, ibot=0.0, koleo=0.0, even=False, beg
         student.head.load_state_dict(begin.head.state_dict())  # the patch head starts anew
     average = training.EMA(student, MOMENTUM)
     teacher, targets = frozen or average.network, target_maker(even)
-    chance = torch.Generator(run.device).manual_seed(seed)
+    chance = torch.Generator().manual_seed(seed)  # masks are drawn on the CPU: a GPU would have to be asked how many
 
     def loss(student, crops):
         hidden = block_masks(2 * BATCH, GRID, share=0.5 if ibot and frozen is None else 0.0, generator=chance)
         asked = torch.ones_like(hidden) if frozen is not None else hidden  # a frozen teacher is asked about all patches
+        places = asked.flatten().nonzero()[:, 0].to(run.device)  # (M,)
         with torch.no_grad():
             t_cls, t_patches = teacher.encode(crops[:2])  # (2, B, D), (2, B, N, D)
             P = targets(teacher.head(t_cls), "pictures")
-        s_cls, s_patches = student.encode(crops, hidden if hidden.any() else None)  # (V, B, D), (2, B, N, D)
+        s_cls, s_patches = student.encode(crops, hidden.to(run.device) if hidden.any() else None)  # (V, B, D) ...
         total = objectives.cross_view_entropy(P, student.head(s_cls))
         used, unsure = objectives.target_entropies(P)
         apart = sum(map(objectives.koleo, s_cls[:2]))  # each crop a batch of its own
         log = {"dino": total, "used": used, "unsure": unsure, "koleo": apart / 2}
         if ibot:
             with torch.no_grad():
-                P = targets(teacher.patch_head(t_patches.flatten(0, 1)[asked]), "patches")  # (M, K)
-            guesses = student.patch_head(s_patches.flatten(0, 1)[asked])
+                P = targets(teacher.patch_head(t_patches.flatten(0, 2)[places]), "patches")  # (M, K)
+            guesses = student.patch_head(s_patches.flatten(0, 2)[places])
             log["ibot"] = objectives.masked_patch_entropy(P, guesses, asked)
             total = total + ibot * log["ibot"]
         return total + koleo * apart if koleo else total, log

@@ -76,6 +76,26 @@ def waits() -> None:
             assert waited <= 200 // 25 + 2, f"{waited} waits in 200 steps of {optimizer.__name__} in {dtype}"
 
 
+def skipping() -> None:
+    """A step whose gradient overflows in float16 changes nothing, and is counted."""
+    run, _ = start()
+    x = torch.ones(4, 8, device=run.device)
+    for optimizer in (torch.optim.AdamW, torch.optim.SGD):
+        net = nn.Linear(8, 1).to(run.device)
+        before = net.weight.detach().clone()
+
+        def loss(net: nn.Module, batch: tuple) -> torch.Tensor:
+            return net(batch[0]).float().mean() * batch[1]
+
+        history = training.fit(
+            net, loss, [(x, 1e6), (x, 1e6), (x, 1.0)], steps=3, optimizer=optimizer(net.parameters(), lr=0.1),
+            shape="constant", warmup=0.0, precision=torch.float16,
+        )  # fmt: skip
+        assert history.skipped == 2 and len(history.loss) == 3
+        moved = (net.weight - before).abs()
+        assert 0.09 < moved.min().item() and moved.max().item() < 0.13, f"one step of {optimizer.__name__}, not three"
+
+
 def lacking() -> None:
     """What the device cannot do is done on the CPU, with the same numbers and gradients, and said once."""
     start()
@@ -145,7 +165,7 @@ def worlds() -> None:
     assert (here.train.images.cpu().int() - there.train.images.int()).abs().max() <= 1
 
 
-CHECKS = {check.__name__: check for check in (found, mixing, waits, lacking, probing, keeping, worlds)}
+CHECKS = {check.__name__: check for check in (found, mixing, waits, skipping, lacking, probing, keeping, worlds)}
 
 if __name__ == "__main__":
     CHECKS[sys.argv[1]]()
