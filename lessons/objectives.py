@@ -217,8 +217,8 @@ def sinkhorn_targets(teacher: Tensor, tau: float = 0.04, iterations: int = 3) ->
 def masked_patch_entropy(targets: Tensor, student: Tensor, hidden: Tensor, tau: float = 0.1) -> Tensor:
     """iBOT's loss: -sum_k P_t log P_s of every hidden patch, a mean over the hidden patches of each picture, then over
     all B pictures, those without a mask counting as 0 (as in DINOv2's code). targets and student logits (M, K) belong
-    to the M True places of `hidden` (B, N), in order; a mask on the CPU need not be waited for. Zhou et al. 2022 (arXiv 2111.07832), equation 2. Raises
-    SettingError for shapes that do not fit and a tau not above 0."""
+    to the M True places of `hidden` (B, N), in order; a mask on the CPU need not be waited for. Zhou et al. 2022 (arXiv
+    2111.07832), equation 2. Raises SettingError for shapes that do not fit and a tau not above 0."""
     _above_zero(tau)
     if targets.shape != student.shape or targets.ndim != 2 or len(targets) != int(hidden.sum()):
         raise SettingError(

@@ -107,7 +107,6 @@ def main(numbers: list[str]) -> int:
     """Count the lessons one after another, renewing the plan after each; the number of those that failed."""
     sources = sorted((ROOT / "notebooks" / "source").glob("*.py"))
     chosen = [path for path in sources if not numbers or path.name[:2] in numbers]
-    plan = json.loads(PLAN.read_text()) if PLAN.is_file() else {}
     env, failed = SWITCHES | {"PYTHONPATH": str(ROOT)} | os.environ, 0
     for path in chosen:
         with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +117,7 @@ def main(numbers: list[str]) -> int:
                 print(f"{path.stem}: failed", *done.stderr.strip().splitlines()[-12:], sep="\n   ", flush=True)
                 failed += 1
                 continue
+            plan = json.loads(PLAN.read_text()) if PLAN.is_file() else {}
             plan[path.stem[:2]] = json.loads(report.read_text())
         print(f"{path.stem}: {plan[path.stem[:2]]}", flush=True)
         PLAN.write_text(json.dumps(dict(sorted(plan.items())), indent=1) + "\n")

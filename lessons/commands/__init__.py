@@ -6,6 +6,10 @@ from pathlib import Path
 from .. import course
 from ..errors import SettingError
 
+# What a kernel must find in its environment, since torch reads it when it is imported: idle threads sleep, so that two
+# kernels share the cores; and what Apple's GPUs cannot do, backward passes included, is done on the CPU.
+KERNELS = {"OMP_WAIT_POLICY": "PASSIVE", "PYTORCH_ENABLE_MPS_FALLBACK": "1"}
+
 
 def checkout() -> Path:
     """The root of the checkout this package lies in; SettingError where it was installed without one."""

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from .. import course, kernel
 from ..errors import LessonError, SettingError, StorageError
-from . import checkout, chosen, mine
+from . import KERNELS, checkout, chosen, mine
 
 # Defaults of JupyterLab for the course: no question about news at the first start, and widgets that survive saving.
 # What the reader sets in JupyterLab goes before them.
@@ -46,7 +46,7 @@ def start(copy: Path, root: Path, arguments: list[str]) -> int:
     with suppress(StorageError):  # an environment of somebody else's: its kernels do without
         kernel.install(sys.prefix)
     settings = os.pathsep.join(filter(None, (str(DEFAULTS), os.environ.get("JUPYTER_CONFIG_PATH"))))
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "JUPYTER_CONFIG_PATH": settings}
+    environment = {**KERNELS, **os.environ, "JUPYTER_CONFIG_PATH": settings}
     return _become(command + arguments, environment)
 
 

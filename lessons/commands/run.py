@@ -12,7 +12,7 @@ import torch
 
 from .. import claims, course, store
 from ..errors import LessonError, SettingError
-from . import checkout, chosen, forecast, notebook
+from . import KERNELS, checkout, chosen, forecast, notebook
 from .notebooks import normalise, own_work, read, write
 from .results import problems
 
@@ -88,7 +88,7 @@ def _execute(book: Any, folder: Path, switches: dict[str, str], bar: "Bar") -> N
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             return KernelSpec(resource_dir=str(RESOURCES), **get_kernel_dict())
 
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **switches}
+    environment = {**KERNELS, **os.environ, **switches}
     manager = AsyncKernelManager(kernel_spec_manager=ThisPython())
     quiet = ["--IPKernelApp.log_level=50"]
     options = {"timeout": None, "record_timing": False, "coalesce_streams": True, "extra_arguments": quiet}
