@@ -22,7 +22,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # What a test run must not depend on: other threads, the network, the learner's switches, the learner's cache.
 TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 LESSONS_SCALE=smoke LESSONS_DATA=scenes LESSONS_HEADLESS=1
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
-NBVAL = $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+NBVAL = $(PYTEST) --config-file=pyproject.toml --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab test test-long run claims bench mutants rehearse format notebooks clean
@@ -42,10 +42,10 @@ test: setup ## run all tests: units, exercises, every notebook and its 45-minute
 	$(PYTEST) tests && \
 	set -- notebooks/*.ipynb && \
 	if [ -e "$$1" ]; then \
-		$(BIN)/python -m lessons cut all --out build/cut && \
-		$(NBVAL) notebooks/*.ipynb build/cut/*.ipynb && \
-		$(BIN)/python -m lessons solve all --out build/solved && \
-		LESSONS_STRICT=1 $(NBVAL) build/solved/*.ipynb; \
+		$(BIN)/python -m lessons cut all --out "$$cache/cut" && \
+		$(NBVAL) notebooks/*.ipynb "$$cache"/cut/*.ipynb && \
+		$(BIN)/python -m lessons solve all --out "$$cache/solved" && \
+		LESSONS_STRICT=1 $(NBVAL) "$$cache"/solved/*.ipynb; \
 	else echo "No notebooks yet: nothing more to test."; fi
 
 test-long: setup ## run the tests that `make test` leaves out, because they take long

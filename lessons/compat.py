@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -64,41 +65,51 @@ class _OnTheCPU(TorchFunctionMode):
         kwargs = kwargs or {}
         try:
             return function(*args, **kwargs)
-        except NotImplementedError:
-            if function in _BACKWARD:  # the backward of an operation: its forward would have to be repeated
+        except NotImplementedError as missing:
+            if function in _BACKWARD:  # of an operation whose forward pass is over
                 raise
-            return self._repeat(function, args, kwargs)
+            try:
+                return self._repeat(function, args, kwargs)
+            except RuntimeError:  # its other arguments belong to the device too, or torch cannot do it anywhere
+                raise missing from None
 
     def _repeat(self, function: Callable, args: tuple, kwargs: dict) -> Any:
-        moved: list[tuple[Tensor, Tensor, int]] = []
+        moved: list[tuple[Tensor, Tensor, Tensor]] = []  # a tensor of the device, its copy, and the copy as it was
 
         def to_cpu(tensor: Tensor) -> Tensor:
             if tensor.device.type != self.kind:
                 return tensor
             copy = tensor.cpu()
-            moved.append((tensor, copy, copy._version))
+            moved.append((tensor, copy, copy.detach().clone()))
             return copy
 
-        (args, kwargs), place = tree_map_only(Tensor, to_cpu, (args, kwargs)), None
+        args, kwargs = tree_map_only(Tensor, to_cpu, (args, kwargs))
         if not moved:
-            return function(*args, **kwargs)  # raises again: no tensor of this device takes part
+            raise RuntimeError("no tensor of this device takes part")
         result = function(*args, **kwargs)
         name = getattr(function, "__name__", str(function))
         if name not in self.said:
             self.said.add(name)
             print(f"{name} is not available on this {self.kind} device; it is computed on the CPU, which is slower.")
-        changed = {id(copy): tensor.copy_(copy) for tensor, copy, version in moved if copy._version != version}
+        # By content: fused steps, for one, change tensors in place without counting it as a new version.
+        changed = {id(copy): tensor.copy_(copy) for tensor, copy, old in moved if not torch.equal(copy.detach(), old)}
         place = moved[0][0].device
         return tree_map_only(Tensor, lambda t: changed.get(id(t), t.to(place)), result)
 
 
 _BACKWARD = (Tensor.backward, torch.autograd.backward, torch.autograd.grad)
-_helping: list[_OnTheCPU] = []  # one mode for the whole session, however often `start` is called
+_mode: _OnTheCPU | None = None
 
 
-def help_out(device: torch.device) -> None:
-    """From now on, do on the CPU what this device cannot do, with one line that says so. CPU and CUDA lack nothing."""
-    if device.type in ("cpu", "cuda") or _helping:
-        return
-    _helping.append(_OnTheCPU(device))
-    _helping[0].__enter__()
+def do_missing_on_cpu(device: torch.device) -> None:
+    """From now on, do on the CPU what this device cannot do, with a line that says so. CPU and CUDA lack nothing. Holds
+    for the thread that calls; see `helped`."""
+    global _mode
+    if device.type not in ("cpu", "cuda") and _mode is None:
+        _mode = _OnTheCPU(device)
+        _mode.__enter__()
+
+
+def helped() -> AbstractContextManager:
+    """Context manager for another thread: what `do_missing_on_cpu` promised holds there too."""
+    return _mode or nullcontext()

@@ -47,8 +47,10 @@ def _widget(name: str, control: Any, value: Any) -> Any:
     import ipywidgets
 
     numbers = isinstance(control, (list, range)) and all(type(option) in (int, float) for option in control)
-    if numbers and len(control):
+    if numbers:
         widget = ipywidgets.SelectionSlider(options=sorted(set(control)))
+    elif isinstance(control, list) and any(isinstance(option, tuple) for option in control):  # no (label, value) pairs
+        widget = ipywidgets.Dropdown(options=[(str(option), option) for option in control])
     else:
         widget = ipywidgets.interactive.widget_from_abbrev(control)
     if widget is None:
@@ -70,12 +72,14 @@ def _shown(draw: Callable[..., object], values: Mapping[str, Any]) -> list[Bundl
     from matplotlib_inline.backend_inline import flush_figures
 
     flush_figures()  # what the cell has drawn before stands above, and is not part of this
+    before = pyplot.get_fignums()
     try:
         with capture_output(stderr=False) as captured:
             draw(**values)
             flush_figures()
     except BaseException:
-        pyplot.close("all")  # half a figure would come with the next one
+        for number in set(pyplot.get_fignums()) - set(before):  # half a figure would come with the next one
+            pyplot.close(number)
         raise
     text = [_text(captured.stdout.rstrip())] if captured.stdout.strip() else []
     return text + [_sized(output.data, output.metadata or {}) for output in captured.outputs]

@@ -10,6 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from . import explorer
+from .errors import SettingError
 from .kernel import in_kernel
 
 # Okabe & Ito (2008), without yellow, which is hard to see on white.
@@ -289,6 +290,8 @@ def explore(draw: Callable[..., object], **controls):
     over them in order, another list a menu, a bool a box to tick, a text a field. Each begins with the middle of its
     range, the first of its list, or the value itself. A saved notebook keeps the last picture. Where controls cannot
     move (a headless run, a terminal, no ipywidgets) draws the first setting once."""
+    if empty := [name for name, control in controls.items() if isinstance(control, (list, range)) and not len(control)]:
+        raise SettingError(f"{empty[0]} is an empty list: name at least one value to choose.")
     first = {name: _first(control) for name, control in controls.items()}
     if os.environ.get("LESSONS_HEADLESS") == "1" or not in_kernel():
         draw(**first)

@@ -1,11 +1,12 @@
 """What a notebook's kernel does for its reader. Imported when a kernel starts, so nothing heavy is imported here."""
 
+import dis
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from symtable import symtable
 from typing import Any
 
 CONFIGURATION = """\
@@ -60,7 +61,7 @@ def explain(result: Any) -> None:
         if above is not None:
             if error.name in _made(shell.transform_cell(_source(cell)) for cell in above):
                 print(
-                    f"`{error.name}` is made in a cell further up that has not run in this kernel. "
+                    f"`{error.name}` is made in a cell further up that has not run to its end in this kernel. "
                     "Choose Run > Run All Above Selected Cell, then run this cell again."
                 )
             return
@@ -105,9 +106,7 @@ def _made(cells: Iterable[str]) -> set[str]:
     """The names that these cells define, assign or import at their top level."""
     names: set[str] = set()
     for code in cells:
-        try:
-            symbols = symtable(code, "cell", "exec").get_symbols()
-        except (SyntaxError, ValueError):
-            continue
-        names |= {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
+        with suppress(SyntaxError, ValueError):
+            stored = dis.get_instructions(compile(code, "cell", "exec"))
+            names |= {step.argval for step in stored if step.opname == "STORE_NAME"}
     return names

@@ -21,9 +21,9 @@ class LossScaler:
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, precision: torch.dtype | None):
         self.optimizer, self.enabled = optimizer, precision == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.enabled)
-        self.one, self.count = torch.ones((), device=device), torch.zeros((), device=device)
+        self.unit, self.skips = torch.ones((), device=device), torch.zeros((), device=device)
         if self.enabled:
-            _decide_on_device(optimizer)
+            _decide_on_device(optimizer, device)
 
     def scale(self, loss: Tensor) -> Tensor:
         """The loss to call backward() on."""
@@ -35,26 +35,29 @@ class LossScaler:
 
     def step(self) -> None:
         """Update the weights, unless the gradient overflowed; nothing here waits for the device."""
-        before = self.scaler.scale(self.one) if self.enabled else None
+        before = self.scaler.scale(self.unit) if self.enabled else None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.enabled:
-            self.count += self.scaler.scale(self.one) < before
+            self.skips += self.scaler.scale(self.unit) < before
 
     def skipped(self) -> int:
         """How many steps were skipped so far."""
-        return int(self.count) if self.enabled else 0
+        return int(self.skips) if self.enabled else 0
 
 
-def _decide_on_device(optimizer: torch.optim.Optimizer) -> None:
+def _decide_on_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Let a fresh SGD or Adam leave out a step by itself, as its argument `fused=True` does: otherwise GradScaler asks
     the device before each step whether the gradient overflowed, and waits for the answer."""
-    known = type(optimizer) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
-    if not known or optimizer.state or any(group.get("dampening") for group in optimizer.param_groups):
+    groups = optimizer.param_groups
+    if type(optimizer) not in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
         return
-    optimizer._step_supports_amp_scaling = True
-    for group in optimizer.param_groups:
-        group.update(fused=True, foreach=False)
-        if group.get("momentum"):  # fused SGD leaves its memory uninitialised where it skips the very first step
-            for parameter in group["params"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    # Apple's fused steps ignored the scale in older versions of torch; dampening would change SGD's first step below.
+    fits = device.type != "mps" and not any(group.get("dampening") for group in groups)
+    if fits and not optimizer.state:
+        for group in groups:
+            group.update(fused=True, foreach=False)
+            if group.get("momentum"):  # fused SGD leaves its memory uninitialised where it skips the very first step
+                for parameter in group["params"]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    optimizer._step_supports_amp_scaling = fits and all(group.get("fused") for group in groups)

@@ -231,14 +231,14 @@ def dense_probe(
         )
     maps = full(maps)
     x = float64(tokens.detach().flatten(0, 1))  # (N P, D)
-    y = F.adaptive_avg_pool2d(maps, side).flatten(2).mT.flatten(0, 1).to(x)  # (N P, C)
+    y = float64(F.adaptive_avg_pool2d(maps, side).flatten(2).mT.flatten(0, 1)).to(x.device)  # (N P, C)
     mean, deviation, centre = x.mean(0), x.std(0, correction=0) + 1e-6, y.mean(0)
     z = (x - mean) / deviation
     system, right = z.T @ z / len(z), z.T @ (y - centre) / len(z)
     identity = torch.eye(len(system), dtype=x.dtype, device=x.device)
 
     def predict(part: Tensor, weight: Tensor) -> Tensor:
-        answer = ((part.detach().to(x) - mean) / deviation) @ weight + centre  # (N, P, C)
+        answer = ((float64(part.detach()).to(x.device) - mean) / deviation) @ weight + centre  # (N, P, C)
         small = answer.to(maps).mT.unflatten(2, (side, side))
         return F.interpolate(small, size=maps.shape[-2:], mode="bilinear", align_corners=False)
 

@@ -37,16 +37,17 @@ def limits() -> Limits | None:
 
 
 def fewer(value: T) -> T:
-    """A value of `run.pick` with every number of rows in it capped; tuples, lists, dataclasses and the values of
-    dicts are searched, a rising series keeps its proportions (a curve over it keeps its points), and
-    everything else stays."""
+    """A value of `run.pick` with every whole number above the most rows brought down to it; tuples, lists, dataclasses
+    and the values of dicts are searched. A rising series, such as sizes to compare, stays one and ends at the most rows
+    of a batch. Everything else stays."""
     found = limits()
     if found is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
         return min(value, found.rows)
-    if type(value) is tuple and len(value) > 2 and _rises(value) and value[-1] > found.rows:
-        return tuple(max(1, part * found.rows // value[-1]) for part in value)
+    if type(value) is tuple and len(value) > 2 and _rises(value):
+        last = len(value) - 1
+        return tuple(min(part, max(1, found.batch - last + place)) for place, part in enumerate(value))
     if type(value) in (tuple, list):
         return type(value)(fewer(part) for part in value)
     if type(value) is dict:

@@ -96,7 +96,7 @@ def start(lesson: int, *, seed: int = 0) -> Run:
     wanted = _switch("LESSONS_DATA", SOURCES, "auto")
     asked = _switch("LESSONS_PRECISION", tuple(PRECISIONS), None)
     device = find_device()
-    compat.help_out(device)
+    compat.do_missing_on_cpu(device)
     scale = scale or ("cpu" if device.type == "cpu" else "gpu")
     source, reason = _source(step.data, wanted)
     torch.manual_seed(seed)

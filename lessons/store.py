@@ -1,6 +1,7 @@
 """The cache on disk: written atomically, under a lock, checked when read; nothing in it is ever unpickled."""
 
 import errno
+import itertools
 import json
 import os
 import secrets
@@ -30,17 +31,30 @@ def say(message: str) -> None:
 
 
 def cache_dir(*parts: str) -> Path:
-    """Path inside the cache; nothing is created until something is written. The cache is $LESSONS_CACHE_DIR, else
-    `data/` of the checkout the package lies in, else the user's cache folder (platformdirs)."""
+    """Path inside the cache; nothing is created until something is written. The cache is $LESSONS_CACHE_DIR (read as
+    `named_folder` says), else `data/` of the checkout the package lies in, else the user's cache folder
+    (platformdirs)."""
     named = os.environ.get("LESSONS_CACHE_DIR")
     if named:
-        return Path(named).expanduser().joinpath(*parts)
-    root = Path(__file__).resolve().parents[1]
-    if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir():
+        return named_folder(named).joinpath(*parts)
+    if root := _checkout():
         return root.joinpath("data", *parts)
     from platformdirs import user_cache_dir
 
     return Path(user_cache_dir("vision-to-language", appauthor=False)).joinpath(*parts)
+
+
+def named_folder(name: str) -> Path:
+    """The folder that a switch names. A relative one counts from the root of the checkout, where there is one: the
+    command line and a kernel, which starts in the folder of its notebook, then mean the same folder."""
+    folder = Path(name).expanduser()
+    return (_checkout() or Path()) / folder
+
+
+def _checkout() -> Path | None:
+    """The root of the checkout the package lies in, None where it was installed without one."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir() else None
 
 
 def _explanation(code: int | None, path: Path, elsewhere: str) -> str | None:
@@ -74,13 +88,14 @@ def _explained(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
 
 
 @contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
+def atomic(path: Path | str, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
     """Yield a temporary sibling of `path` (same suffix) to write to; on success it is flushed to disk and moved into
     place in one step, on any exception it is removed and `path` stays as it was. Readers therefore see the old file or
-    the new one, never half of one. Raises StorageError when the disk is full or the folder is not writable."""
+    the new one, never half of one. Raises StorageError when the disk is full or the folder is not writable;
+    `elsewhere` is the way out that its message offers."""
     path = Path(path)
     partial = _partial(path)
-    with _explained(path):
+    with _explained(path, elsewhere):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         try:
@@ -95,8 +110,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 def create(path: Path | str, content: bytes, elsewhere: str = ELSEWHERE) -> bool:
     """Write a new file, whole or not at all. False where something of that name is there already: it stays as it is,
-    also when two processes create it at once. Raises StorageError as `atomic` does; `elsewhere` is the way out that its
-    message offers."""
+    also when two processes create it at once. Raises StorageError as `atomic` does."""
     path = Path(path)
     partial = _partial(path)
     with _explained(path, elsewhere):
@@ -123,14 +137,15 @@ def _name(partial: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links, such as exFAT
-        with open(path, "xb") as file:
-            try:
+        file = open(path, "xb")
+        try:
+            with file:
                 file.write(partial.read_bytes())
                 file.flush()
                 os.fsync(file.fileno())
-            except BaseException:
-                path.unlink()
-                raise
+        except BaseException:
+            path.unlink()  # after it is closed: Windows removes no open file
+            raise
 
 
 def _partial(path: Path) -> Path:
@@ -179,8 +194,10 @@ def locked(path: Path | str, wait: float = 60.0) -> Iterator[None]:
 
 
 def set_aside(path: Path, why: str) -> None:
-    """Move a damaged file to `<path>.damaged` (an older one is replaced) and say so in one line."""
-    kept = path.with_name(path.name + ".damaged")
+    """Move a damaged file to `<path>.damaged`, or `.damaged-2` and so on where one is kept already, and say so in one
+    line."""
+    names = itertools.chain([".damaged"], (f".damaged-{number}" for number in itertools.count(2)))
+    kept = next(kept for name in names if not os.path.lexists(kept := path.with_name(path.name + name)))
     with suppress(OSError):
         os.replace(path, kept)
     reason = " ".join(str(why).split())[:120]
@@ -201,10 +218,10 @@ def read_json(path: Path | str, default: Any) -> Any:
         return default
 
 
-def write_json(path: Path | str, obj: Any) -> None:
-    """Write `obj` as JSON, atomically. Raises StorageError (disk full, no permission)."""
+def write_json(path: Path | str, obj: Any, elsewhere: str = ELSEWHERE) -> None:
+    """Write `obj` as JSON, atomically. Raises StorageError (disk full, no permission) as `atomic` does."""
     text = json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
-    with atomic(path) as partial:
+    with atomic(path, elsewhere) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

@@ -3,14 +3,17 @@
 import contextvars
 import copy
 import hashlib
+import inspect
 import json
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 from . import bars, rehearsal, store
 from .data import Pictures
 from .errors import Interrupted, LessonError, SettingError
+from .kernel import in_kernel
 from .precision import LossScaler, full
 
 T = TypeVar("T")
@@ -35,12 +39,12 @@ class TrainingDiverged(LessonError):
 
 
 class TrainingInterrupted(Interrupted):
-    """A training was cut short; the network keeps what it learned. `history` holds what was measured, of `steps`."""
+    """A training was cut short; its network keeps what it learned. `history` holds what was measured, of `steps`."""
 
     def __init__(self, title: str, history: "History", steps: int):
         super().__init__(
-            f"{title}: interrupted after {len(history.loss)} of {steps} steps. The network keeps what it learned. "
-            "To start over, run the cell that builds it again."
+            f"{title}: interrupted after {len(history.loss)} of {steps} steps. To start over, run the cell that builds "
+            "the network, and then those below it."
         )
         self.history, self.steps = history, steps
 
@@ -183,10 +187,10 @@ def fit(
                     nn.utils.clip_grad_norm_(trained, clip)
                 scaler.step()
                 optimizer.zero_grad(set_to_none=True)
-                if after_step is not None:
-                    after_step(step)
                 history.learning_rate.append(optimizer.param_groups[0]["lr"])
                 pending.append(measured)
+                if after_step is not None:
+                    after_step(step)
                 if (step + 1) % check_every == 0:
                     _record(history, pending, title)
                     bar.update(len(history.loss) - bar.n)
@@ -275,7 +279,10 @@ def _in_threads(jobs: Sequence[Callable[[], T]], workers: int) -> list[_Outcome]
                 for job in waiting:
                     futures.append(pool.submit(contextvars.copy_context().run, _outcome, job))
                 while wait(futures, 0.1).not_done:  # short waits: on Windows a long one cannot be interrupted
-                    pass
+                    if any(future.done() and not future.cancelled() and future.result().error for future in futures):
+                        _stop.set()  # what the others learn would be thrown away
+                        for future in futures:
+                            future.cancel()
                 return [future.result() for future in futures if not future.cancelled()]
             except KeyboardInterrupt:
                 _stop.set()
@@ -297,8 +304,8 @@ def _how_far(outcomes: list[_Outcome], jobs: int) -> str:
     if waiting := jobs - ended - len(cut):
         parts.append(f"{waiting} had not begun")
     return (
-        f"Interrupted: {', '.join(parts)}. The networks keep what they learned. "
-        "To start over, run the cell that builds them again."
+        f"Interrupted: {', '.join(parts)}. To start over, run the cell that builds the networks, and then those "
+        "below it."
     )
 
 
@@ -388,14 +395,17 @@ def accuracy(model: nn.Module, pictures: Pictures) -> float:
 def remember(name: str, model: nn.Module, settings: dict, train: Callable[[], History]) -> History:
     """Train `model` by calling `train()`, or load the weights of an earlier training with the same settings.
 
-    Kept in the cache as safetensors under a name made of `settings` (anything JSON can write), the parameter names
-    and shapes; a damaged file means training again. A training that raises (interrupted, diverged) is not kept, nor is
-    a rehearsal.
+    Kept in the cache as safetensors under a name made of `settings` (anything JSON can write), the parameter names and
+    shapes, and how `train` trains, as far as it shows (see `_recipe`): who changes the learning rate, the loss or the
+    running cell trains again, as does who has a damaged file. A training that raises (interrupted, diverged) is not
+    kept, nor is a rehearsal.
     """
     if rehearsal.limits():
         return train()
     shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
-    key = hashlib.sha256(json.dumps([settings, shapes], sort_keys=True).encode()).hexdigest()[:16]
+    ours = inspect.isfunction(train) and train.__module__.startswith("lessons.")  # several lessons share its model
+    known = [settings, shapes, _recipe(train), "" if ours else _running_cell()]
+    key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
     path = store.cache_dir("models") / f"{name}-{key}.safetensors"
     kept = None if os.environ.get("LESSONS_HEADLESS") == "1" else store.load_tensors(path)
     if kept is not None:
@@ -411,3 +421,32 @@ def remember(name: str, model: nn.Module, settings: dict, train: Callable[[], Hi
     except store.StorageError as problem:
         print(f"{name}: trained, but not kept for next time. {problem}")
     return history
+
+
+def _recipe(value: Any) -> Any:
+    """What a training is made of, as far as it can be read off, in a form that JSON can write: numbers and texts, the
+    source of functions, the arguments of partials, the settings of optimisers; of anything else its type."""
+    if isinstance(value, partial):
+        return [_recipe(part) for part in (value.func, *value.args)], {k: _recipe(v) for k, v in value.keywords.items()}
+    if isinstance(value, torch.optim.Optimizer):
+        groups = [{k: _recipe(v) for k, v in group.items() if k != "params"} for group in value.param_groups]
+        return type(value).__name__, groups
+    if isinstance(value, (list, tuple)):
+        return [_recipe(part) for part in value]
+    if inspect.isgenerator(value) and value.gi_frame is not None:  # batches: their size, seed and augmentation
+        return value.__name__, {k: _recipe(v) for k, v in value.gi_frame.f_locals.items()}
+    if inspect.isfunction(value):
+        try:
+            return inspect.getsource(value)
+        except (OSError, TypeError):
+            return value.__qualname__
+    plain = value is None or isinstance(value, (bool, int, float, str, torch.dtype))
+    return str(value) if plain else type(value).__name__
+
+
+def _running_cell() -> str:
+    """The source of the notebook cell that is running; empty elsewhere."""
+    if not in_kernel():
+        return ""
+    cells = sys.modules["IPython"].get_ipython().user_ns.get("In") or [""]
+    return cells[-1]

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+from kernels import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[1]
 IGNORED = (".git", ".venv", "build", "data", "mine", "__pycache__", "*.egg-info", ".pytest_cache", ".ruff_cache")
 ADDRESS = re.compile(r"(http://localhost:\d+/\S+)\n")
@@ -51,12 +54,17 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return outer | own | author | {"PYTHONPATH": str(home), "BROWSER": "true"} | more
 
 
+def program(name: str) -> str:
+    """The path of a program of this machine; the test that asks for it is skipped where there is none."""
+    return shutil.which(name) or pytest.skip(f"{name} is not installed")
+
+
 def git(folder: Path, *arguments: str) -> str:
     """What git prints, in a folder, without anybody's settings."""
     outer = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
-    command = ["git", *author, "-C", str(folder), *arguments]
+    command = [program("git"), *author, "-C", str(folder), *arguments]
     return subprocess.run(command, env=outer | own, check=True, capture_output=True, text=True).stdout
 
 
@@ -78,7 +86,7 @@ class Server:
             )
 
     def __enter__(self) -> "Server":
-        for _ in range(600):
+        for _ in range(10 * PATIENCE):
             self.printed = self.log.read_text()
             if (found := ADDRESS.search(self.printed)) and self._listens(found[1]):  # it prints before it listens
                 self.address = found[1]
@@ -112,7 +120,7 @@ class Server:
 
     def page(self) -> str:
         """The page at the printed address."""
-        with urllib.request.urlopen(self.address, timeout=30) as answer:
+        with urllib.request.urlopen(self.address, timeout=PATIENCE) as answer:
             assert answer.status == 200 and urlsplit(answer.url).path == self.path
             return answer.read().decode()
 
@@ -122,5 +130,5 @@ class Server:
         data = None if send is None else json.dumps(send).encode()
         address = f"{parts.scheme}://{parts.netloc}/{path}?{parts.query}"
         request = urllib.request.Request(address, data, method="GET" if send is None else "PUT")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)

@@ -1,14 +1,15 @@
 """Every test gets an empty cache of its own, no network, none of the caller's switches, and the same chance."""
 
 import os
-import random
 
-import numpy as np
-import pytest
-import torch
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when it is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+import random  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 
 def pytest_addoption(parser):

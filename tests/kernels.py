@@ -9,7 +9,7 @@ from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 
-PATIENCE = 300  # seconds after which a kernel counts as hung, on however busy a machine
+PATIENCE = 300  # seconds after which a kernel or a server counts as hung, on however busy a machine
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

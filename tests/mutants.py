@@ -2,7 +2,9 @@
 `python -m tests.mutants --only probe`.
 
 Each runs in a copy of the repository under the temporary folder; the working tree stays as it is. First the tests have
-to pass there without any bug, so that a failure means something. Exit code 1 where a bug survives.
+to pass there without any bug, so that a failure means something. A bug is killed by a test that fails: tests that
+have no end, or cannot even be collected, say nothing about it and are reported as that. Exit code 1 where a bug
+survives, 2 where tests fail without a bug, 3 where no bug survives but one of them was not put to the test.
 """
 
 import argparse
@@ -33,6 +35,19 @@ import lessons
 found = Path(lessons.__file__).resolve()
 assert found.is_relative_to(Path(__file__).resolve().parent), f"not the copy: {found}"
 """
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How tests ended: `kind` is "passed", "failed" (`test` is the first that did), "collection" (`test` is the file
+    that could not be collected) or "no end"."""
+
+    kind: str
+    test: str = ""
+
+    def __str__(self) -> str:
+        said = {"passed": "passed", "failed": self.test, "collection": f"{self.test} could not be collected"}
+        return said.get(self.kind, f"no end after {PATIENCE} s")
 
 
 @dataclass(frozen=True)
@@ -214,8 +229,8 @@ MUTANTS = (
            "return (step + 1) / rising",
            "return step / rising"),
     Mutant("gradients-add-up", "training.py", "training",
-           "optimizer.zero_grad(set_to_none=True)\n                if after_step",
-           "if after_step"),
+           "scaler.step()\n                optimizer.zero_grad(set_to_none=True)",
+           "scaler.step()"),
     Mutant("same-order-in-every-pass", "training.py", "training",
            "torch.randperm(len(pictures), generator=order)",
            "torch.randperm(len(pictures), generator=order.manual_seed(seed))"),
@@ -507,9 +522,8 @@ def copy_to(folder: Path) -> Path:
     return folder
 
 
-def failure(folder: Path, tests: Sequence[str]) -> str:
-    """The first test that fails in the copy `folder`, "" where all of these files pass. Raises RuntimeError where the
-    tests cannot run at all."""
+def outcome(folder: Path, tests: Sequence[str]) -> Outcome:
+    """How these files of tests end in the copy `folder`. Raises RuntimeError where they cannot run at all."""
     # Bytecode is known by size and second of its source: a bug written at once could be run without being there.
     # The tests need no plugin, and to load all that are installed takes seconds each time.
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -519,33 +533,35 @@ def failure(folder: Path, tests: Sequence[str]) -> str:
     try:
         run = subprocess.run(command + files, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        return f"no end after {PATIENCE} s"
+        return Outcome("no end")
     if run.returncode == 0:
-        return ""
+        return Outcome("passed")
     found = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", run.stdout, re.MULTILINE)
     if not found:
         raise RuntimeError(f"{' '.join(files)} could not run in {folder}:\n{run.stdout[-3000:]}{run.stderr[-3000:]}")
-    return found[1]
+    return Outcome("failed" if "::" in found[1] else "collection", found[1])
 
 
-def killer(folder: Path, mutant: Mutant) -> str:
-    """The test that sees the bug, "" where none of its files does; the copy is whole again afterwards."""
+def with_bug(folder: Path, mutant: Mutant) -> Outcome:
+    """How the tests of a bug end while it is there; the copy is whole again afterwards."""
     path = folder / "lessons" / mutant.file
     text = path.read_text(encoding="utf-8")
     path.write_text(mutant.written_in(text), encoding="utf-8")
     try:
-        return failure(folder, mutant.tests.split())
+        return outcome(folder, mutant.tests.split())
     finally:
         path.write_text(text, encoding="utf-8")
 
 
-def spread(work: Callable[[Path, T], str], items: Sequence[T], copies: Sequence[Path]) -> Iterator[tuple[T, str]]:
+def spread(
+    work: Callable[[Path, T], Outcome], items: Sequence[T], copies: Sequence[Path]
+) -> Iterator[tuple[T, Outcome]]:
     """(item, work(copy, item)) for all items as they end, one at a time in each copy."""
     free: queue.Queue[Path] = queue.Queue()
     for copy in copies:
         free.put(copy)
 
-    def one(item: T) -> str:
+    def one(item: T) -> Outcome:
         copy = free.get()
         try:
             return work(copy, item)
@@ -576,22 +592,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         copies = [copy_to(Path(place) / str(number)) for number in range(asked.jobs)]
         print(f"{len(chosen)} bugs. First the tests without any: {len(files)} files ...", flush=True)
-        red = [test for _, test in spread(lambda copy, name: failure(copy, [name]), files, copies) if test]
+        ends = spread(lambda copy, name: outcome(copy, [name]), files, copies)
+        red = [str(end) for _, end in ends if end.kind != "passed"]
         if red:
             print(f"These fail without a bug: {', '.join(red)}. Mend them first.")
             return 2
-        start, survivors = time.monotonic(), []
-        for done, (mutant, test) in enumerate(spread(killer, chosen, copies), 1):
-            survivors += [] if test else [mutant]
+        start, found = time.monotonic(), {}
+        for done, (mutant, end) in enumerate(spread(with_bug, chosen, copies), 1):
+            found[mutant] = end
             left = (time.monotonic() - start) / done * (len(chosen) - done) / 60
-            outcome = f"killed by {test}" if test else f"SURVIVED {mutant.tests}"
-            print(f"[{done}/{len(chosen)}, {left:.0f} min left] {mutant.name}: {outcome}", flush=True)
+            known = {"failed": f"killed by {end}", "passed": f"SURVIVED {mutant.tests}"}
+            said = known.get(end.kind, f"UNTESTED, {end}")
+            print(f"[{done}/{len(chosen)}, {left:.0f} min left] {mutant.name}: {said}", flush=True)
+    return summary(found)
 
-    seen = len(chosen) - len(survivors)
-    print(f"{seen} of {len(chosen)} bugs are seen ({seen / len(chosen):.0%}).")
-    for mutant in sorted(survivors, key=lambda mutant: mutant.name):
-        print(f"  {mutant.name} survives: add a test that fails when lessons/{mutant.file} says\n    {mutant.new}")
-    return 1 if survivors else 0
+
+def summary(found: dict[Mutant, Outcome]) -> int:
+    """Print how many bugs are seen, and what to do about each of the others; returns the exit code."""
+    kinds = [end.kind for end in found.values()]
+    print(f"{kinds.count('failed')} of {len(kinds)} bugs are seen ({kinds.count('failed') / len(kinds):.0%}).")
+    for mutant, end in sorted(found.items(), key=lambda pair: pair[0].name):
+        if end.kind == "passed":
+            print(f"  {mutant.name} survives: add a test that fails when lessons/{mutant.file} says\n    {mutant.new}")
+        elif end.kind != "failed":
+            print(f"  {mutant.name} was not put to the test ({end}): choose a bug with which the tests run to the end")
+    return 1 if "passed" in kinds else 0 if set(kinds) == {"failed"} else 3
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What gpu scale asks for, counted on a CPU: `python -m tests.rehearse 01 02`, or without numbers all eleven.
 
-Each lesson runs at gpu scale with every training cut to three steps of their full batches. What a step multiplies and
+Each lesson runs at gpu scale with every training cut to two steps of their full batches. What a step multiplies and
 launches is counted, and the whole follows from the steps that were asked for. Writes lessons/commands/gpu_plan.json,
 from which `python -m lessons run --scale gpu` says beforehand what it will take. Several minutes a lesson; the data is
 that of LESSONS_DATA and LESSONS_DATA_DIR.
@@ -15,35 +15,67 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = ROOT / "lessons" / "commands" / "gpu_plan.json"
-SWITCHES = {"LESSONS_SCALE": "gpu", "LESSONS_REHEARSAL": "3,2048,2048", "LESSONS_HEADLESS": "1", "MPLBACKEND": "Agg"}
+SWITCHES = {"LESSONS_SCALE": "gpu", "LESSONS_REHEARSAL": "2,600,600", "LESSONS_HEADLESS": "1", "MPLBACKEND": "Agg"}
+
+
+def _carried(operation: str) -> Callable:
+    """An operation on numbers that were capped, done on what they were as well."""
+
+    def both(self: Any, *others: Any) -> Any:
+        base = float if isinstance(self, float) else int
+        shown = getattr(base(self), operation)(*others)
+        if shown is NotImplemented:  # int * float
+            return getattr(Capped(float(self), float(self.asked)), operation)(*others)
+        asked = getattr(base(self.asked), operation)(*(getattr(other, "asked", other) for other in others))
+        return (Capped if isinstance(shown, float) else Fewer)(shown, asked)
+
+    return both
+
+
+class Fewer(int):
+    """A whole number that was capped, and what it was; what is computed from it knows both."""
+
+    def __new__(cls, shown: int, asked: int) -> "Fewer":
+        made = super().__new__(cls, shown)
+        made.asked = asked
+        return made
+
+
+class Capped(float):
+    """The same for fractions."""
+
+    def __new__(cls, shown: float, asked: float) -> "Capped":
+        made = super().__new__(cls, shown)
+        made.asked = asked
+        return made
+
+
+for kind in (Fewer, Capped):
+    for name in ("add", "radd", "sub", "mul", "rmul", "truediv", "floordiv", "round"):
+        setattr(kind, f"__{name}__", _carried(f"__{name}__"))
 
 
 def count_here(source: str, report: Path) -> None:
     """In the child: run one lesson with every call of `fit` counted, and write what it would take."""
-    import torch
+    from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
     from torch.utils.flop_counter import flop_registry
 
     from lessons import rehearsal, training
-
-    class Fewer(int):
-        """A number that was capped, and what it was."""
-
-        asked: int
 
     cap = rehearsal.fewer
 
     def fewer(value: Any) -> Any:
         capped = cap(value)
-        if type(value) is int and capped != value:
-            capped = Fewer(capped)
-            capped.asked = value
-        return capped
+        return Fewer(capped, value) if type(value) is int and capped != value else capped
 
     class Counter(TorchDispatchMode):
         """Operations, and multiplications and additions in those that multiply matrices."""
@@ -57,10 +89,13 @@ def count_here(source: str, report: Path) -> None:
                 self.flops += count(*args, **(kwargs or {}), out_val=out)
             return out
 
-    fit, trainings, lock = training.fit, [], threading.Lock()
+    fit, trainings, counts, lock = training.fit, [], {}, threading.Lock()
 
     def counted(model, loss_function, data, *, steps, after_step=None, **settings):
-        counter, seen = Counter(), []
+        data = iter(data)
+        first = next(data)
+        kind = [tuple(part.shape) for part in (*model.parameters(), *tree_leaves(first)) if isinstance(part, Tensor)]
+        counter, seen, known = Counter(), [], str((type(model), kind))
 
         def loss(*inputs):  # the second step: the first one sets up memory and optimiser
             seen.append(1)
@@ -74,22 +109,17 @@ def count_here(source: str, report: Path) -> None:
             if step == 1:
                 counter.__exit__(None, None, None)
 
-        history = fit(model, loss, data, steps=steps, after_step=after, **settings)
+        # A network of known sizes on batches of known sizes needs no second step: it would be counted again.
+        few = 1 if known in counts else steps
+        history = fit(model, loss, chain([first], data), steps=few, after_step=after, **settings)
         with lock:
-            trainings.append(
-                [
-                    getattr(steps, "asked", steps),
-                    counter.flops,
-                    counter.operations,
-                    history.seconds / max(1, len(history.loss)),
-                ]
-            )
+            flops, operations = counts.setdefault(known, (counter.flops, counter.operations))
+            trainings.append((getattr(steps, "asked", steps), flops, operations, history.seconds))
         return history
 
     training.fit, rehearsal.fewer = counted, fewer
     began = time.perf_counter()
     runpy.run_path(source, run_name="__main__")
-    in_steps = sum(3 * seconds for *_, seconds in trainings) / min(len(trainings), torch.get_num_threads())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     found = {
         "trainings": len(trainings),
@@ -97,9 +127,9 @@ def count_here(source: str, report: Path) -> None:
         "teraflop": round(sum(steps * flops for steps, flops, *_ in trainings) / 1e12, 1),
         "million_operations": round(sum(steps * operations for steps, _, operations, _ in trainings) / 1e6, 2),
         "peak_GiB": round(peak, 2),
-        "rehearsed_seconds": round(time.perf_counter() - began),
-        "of_them_in_steps": round(in_steps),
     }
+    inside = sum(seconds for *_, seconds in trainings)
+    print(f"rehearsed in {time.perf_counter() - began:.0f} s, {inside:.0f} of them in steps of trainings")
     report.write_text(json.dumps(found))
 
 
@@ -119,7 +149,7 @@ def main(numbers: list[str]) -> int:
                 continue
             plan = json.loads(PLAN.read_text()) if PLAN.is_file() else {}
             plan[path.stem[:2]] = json.loads(report.read_text())
-        print(f"{path.stem}: {plan[path.stem[:2]]}", flush=True)
+        print(f"{path.stem}: {plan[path.stem[:2]]}, {done.stdout.splitlines()[-1]}", flush=True)
         PLAN.write_text(json.dumps(dict(sorted(plan.items())), indent=1) + "\n")
     return failed
 

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from lessons import claims, course, exercises
 from lessons.__main__ import COMMANDS, main
-from lessons.commands import doctor, lab, links, mine, notebooks, pack, results, run
+from lessons.commands import KERNELS, doctor, lab, links, mine, notebooks, pack, results, run
 from lessons.errors import LessonError, SettingError
 from lessons.exercises.engine import Exercise
 
@@ -417,6 +417,38 @@ def test_rescue_takes_a_damaged_notebook_too(root, history, capsys):
     assert not history or (root / PUBLISHED).read_bytes() == published
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"[]",
+        b"null",
+        b'"x"',
+        b'{"cells": 3}',
+        b'{"cells": [{"cell_type": "code", "source": "x = 1"}]}',
+        b'{"cells": [], "metadata": {}, "nbformat": [4], "nbformat_minor": 5}',
+        b'{"cells": [{"cell_type": "code", "source": "x = 1", "metadata": {}}], "metadata": {}, "nbformat": 4}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+    ids=lambda damage: damage[:20].decode("latin-1") + str(len(damage)),
+)
+def test_whatever_stands_where_the_notebook_should_be_is_kept(root, dated, capsys, damage):
+    (root / PUBLISHED).write_bytes(damage)
+    assert main(["sync"]) == 2
+    assert "`python -m lessons mine 01 --rescue`" in capsys.readouterr().err and not kept(root)
+    assert main(["mine", "--rescue"]) == 0
+    assert kept(root) == {"01_resnet.2026-11-27.ipynb": damage}
+    assert [cell.source for cell in load(root / PUBLISHED).cells] == [cell.source for cell in cells_of_lesson()]
+
+
+def test_a_committed_notebook_that_is_damaged_is_as_good_as_none(root, dated):
+    (root / PUBLISHED).write_text("[]")
+    commit(root)
+    main(["mine", "--rescue"])
+    answer(root)
+    assert main(["sync"]) == 0 and len(kept(root)) == 2
+
+
 def test_outputs_of_a_readers_run_are_rescued_and_the_committed_ones_restored(root, dated):
     book = load(root / PUBLISHED)
     book.cells[3].outputs = [new_output("stream", text="published\n")]
@@ -466,9 +498,7 @@ def exercise_cells(asked: str = "1.1") -> list:
 
 def test_solve_keeps_setup_and_exercises_and_fills_the_stubs(root, one_exercise):
     save(root, cells_of_lesson() + exercise_cells())
-    Path("out").mkdir()
-    Path("out/09_old.ipynb").write_text("{}")
-    assert main(["solve", "all", "--out", "out"]) == 0
+    assert main(["solve", "all", "--out", "out"]) == main(["solve", "all", "--out", "out"]) == 0
     assert [path.name for path in Path("out").iterdir()] == ["01_resnet.ipynb"]
     sources = [cell.source for cell in load(Path("out/01_resnet.ipynb")).cells]
     assert len(sources) == 3 and "find_spec" in sources[0]
@@ -495,8 +525,6 @@ def test_cut_keeps_what_is_tagged_and_of_a_text_only_what_its_code_shows(root, c
         new_markdown_cell("Left out.", metadata=hidden),
     ]
     save(root, cells)
-    Path("out").mkdir()
-    Path("out/09_old.ipynb").write_text("{}")
     assert main(["cut", "all", "--out", "out"]) == 0
     assert [path.name for path in Path("out").iterdir()] == ["01_resnet.ipynb"]
     assert capsys.readouterr().out == f"{Path('out/01_resnet.ipynb')}\n"
@@ -513,17 +541,69 @@ def test_cut_keeps_what_is_tagged_and_of_a_text_only_what_its_code_shows(root, c
     assert load(root / "notebooks" / "01_resnet.ipynb").cells[1].outputs, "the lesson itself stays as it is"
 
 
+@pytest.fixture
+def cuts(root) -> dict[Path, bytes]:
+    """What lies in out/ after a cut: the cut of lesson 01, and files that are none of the course's."""
+    save(root, [new_code_cell("x = 1", metadata={"tags": ["workshop"]}), new_code_cell("y = x")])
+    assert main(["cut", "all", "--out", "out"]) == 0
+    Path("out/my_notes.ipynb").write_text("{half a noteb")
+    nbformat.write(new_notebook(cells=[new_code_cell("mine = 1")]), "out/01_resnet copy.ipynb")
+    return {path: path.read_bytes() for path in Path("out").iterdir()}
+
+
+def test_cut_removes_only_lessons_that_are_gone(root, cuts):
+    notebooks.write(notebooks.normalise(new_notebook()), Path("out/09_multimodal_embeddings.ipynb"))
+    assert main(["cut", "all", "--out", "out"]) == 0
+    assert {path: path.read_bytes() for path in Path("out").iterdir()} == cuts
+
+
 @pytest.mark.parametrize("which", ["01", "all"])
-def test_cut_leaves_a_notebook_that_somebody_ran(root, capsys, which):
-    cells = [new_code_cell("x = 1", metadata={"tags": ["workshop"]})]
-    save(root, cells)
-    assert main(["cut", which, "--out", "out"]) == main(["cut", which, "--out", "out"]) == 0
-    mine = load(Path("out/01_resnet.ipynb"))
-    mine.cells[0].source, mine.cells[0].execution_count = "x = 'my answer'", 1
-    nbformat.write(mine, Path("out/01_resnet.ipynb"))
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (new_notebook(cells=[new_code_cell("x = 1", execution_count=1)]), "has been run"),
+        (new_notebook(cells=[new_code_cell("x = 1"), new_code_cell("x = 2")]), "does not have now (cell 2)"),
+        (new_notebook(cells=[new_markdown_cell("A note.")]), "does not have now (cell 1)"),
+        (None, "cannot be read as a notebook"),
+    ],
+    ids=["run", "edited", "noted", "damaged"],
+)
+def test_cut_leaves_a_notebook_that_may_hold_work(root, capsys, cuts, which, changed, expected):
+    path = Path("out/01_resnet.ipynb")
+    path.write_text(nbformat.writes(changed) if changed else "{half a noteb")
+    before = path.read_bytes()
     assert main(["cut", which, "--out", "out"]) == 2
-    assert "has been run" in capsys.readouterr().err
-    assert load(Path("out/01_resnet.ipynb")).cells[0].source == "x = 'my answer'"
+    shown = capsys.readouterr().err
+    assert str(path) in shown and expected in shown and "Move it away, or give --out another folder" in shown
+    assert {one: one.read_bytes() for one in Path("out").iterdir()} == cuts | {path: before}
+
+
+def test_cut_writes_nothing_where_a_later_lesson_is_refused(root, capsys, cuts):
+    Path("out/01_resnet.ipynb").unlink()
+    other = Path("out/09_multimodal_embeddings.ipynb")
+    nbformat.write(new_notebook(cells=[new_code_cell("mine = 1")]), other)
+    assert main(["cut", "all", "--out", "out"]) == 2
+    assert str(other) in capsys.readouterr().err
+    assert other.is_file() and not Path("out/01_resnet.ipynb").exists()
+
+
+def test_cut_writes_over_what_is_published_or_committed(root, cuts):
+    """A copy of the whole lesson, as published now or as committed, is nobody's work."""
+    shutil.copy(root / PUBLISHED, "out/01_resnet.ipynb")
+    assert main(["cut", "all", "--out", "out"]) == 0
+    commit(root)
+    save(root, [new_code_cell("x = 2", metadata={"tags": ["workshop"]})])
+    assert main(["cut", "all", "--out", "out"]) == 0
+    assert [cell.source for cell in load(Path("out/01_resnet.ipynb")).cells] == ["x = 2"]
+
+
+@pytest.mark.parametrize("command", ["cut", "solve"])
+@pytest.mark.parametrize("out", ["notebooks", "notebooks/mine", "lessons/../notebooks"])
+def test_where_notebooks_lie_no_variant_is_written(root, cuts, capsys, command, out):
+    before = (root / PUBLISHED).read_bytes()
+    assert main([command, "01", "--out", str(root / out)]) == 2
+    assert "Name another folder" in capsys.readouterr().err
+    assert (root / PUBLISHED).read_bytes() == before and not (root / MINE).exists()
 
 
 def test_exercises_lists_as_json(capsys):
@@ -644,6 +724,21 @@ def test_pack_takes_notebooks_and_known_sets_and_goes_on_where_it_stopped(root, 
         subprocess.run(["sh", "-n", f"bundle/{name}"], check=True)
     assert "--no-index" in Path("bundle/install.bat").read_text()
     assert not list(Path("bundle").rglob("*.partial*"))
+
+
+def test_start_scripts_set_what_a_kernel_must_find(root):
+    assert main(["pack", "--out", "bundle", "--no-wheels"]) == 0
+    python = Path("bundle/environment/bin/python")
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nenv\n")
+    python.chmod(0o755)
+    settings = {f"{name}={value}" for name, value in KERNELS.items()}
+    assert len(settings) == 2
+    if sys.platform != "win32":
+        env = {name: value for name, value in os.environ.items() if name not in KERNELS}
+        found = subprocess.run(["sh", "bundle/start.sh"], env=env, capture_output=True, text=True, check=True).stdout
+        assert settings <= set(found.splitlines())
+    assert {f"set {one}" for one in settings} <= set(Path("bundle/start.bat").read_text().splitlines())
 
 
 def test_pack_refuses_a_disk_that_is_too_small_before_it_writes(root, data_folder, monkeypatch, capsys):

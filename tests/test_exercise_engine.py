@@ -504,6 +504,8 @@ def test_an_export_writes_over_nothing(course, tmp_path):
     [
         "",
         "{half a fi",
+        "{}",
+        "[" * 100_000,
         "[1, 2]",
         '{"1.1": 3}',
         '{"cells": [], "metadata": {}}',

@@ -5,7 +5,7 @@ import torch
 
 from lessons import course
 from lessons.commands import forecast
-from lessons.commands.forecast import BESIDE, LAUNCH, USED
+from lessons.commands.forecast import EFFICIENCY, LAUNCH, OVERHEAD
 
 PLAN = {
     "01": {"trainings": 3, "steps": 4_000, "teraflop": 100.0, "million_operations": 2.0, "peak_GiB": 1.5},
@@ -28,10 +28,12 @@ def ask(number: int, scale="gpu", data="real", device="cuda", flops=1e13) -> for
 
 def test_gpu_scale_is_estimated_from_what_its_trainings_compute():
     found = ask(1)
-    assert found.seconds == pytest.approx(BESIDE * (100e12 / (USED * 1e13) + 2e6 * LAUNCH))
+    assert found.seconds == pytest.approx(OVERHEAD * (100e12 / (EFFICIENCY * 1e13) + 2e6 * LAUNCH))
     assert found.memory == 1.5 and found.basis == "estimated from 4,000 steps in 3 trainings"
     assert ask(1, flops=1e12).seconds > 5 * found.seconds
-    assert ask(1, device="cpu").seconds == pytest.approx(BESIDE * 100e12 / (USED * 1e13)), "nothing is launched there"
+    assert ask(1, device="cpu").seconds == pytest.approx(OVERHEAD * 100e12 / (EFFICIENCY * 1e13)), (
+        "nothing is launched there"
+    )
 
 
 def test_a_record_of_this_scale_and_device_is_better(monkeypatch):

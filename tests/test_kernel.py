@@ -20,8 +20,8 @@ CELLS = (
     "below = 1",
 )
 LINE = (
-    "`{}` is made in a cell further up that has not run in this kernel. Choose Run > Run All Above Selected Cell, "
-    "then run this cell again.\n"
+    "`{}` is made in a cell further up that has not run to its end in this kernel. "
+    "Choose Run > Run All Above Selected Cell, then run this cell again.\n"
 )
 
 
@@ -168,9 +168,7 @@ def line(messages: list[tuple]) -> str:
 def test_stopping_a_training_ends_the_cell_with_one_line(live):
     cell = f"net, train = job('net', {LONG})\nbefore = net.weight.clone()\nhistory = train()\nprint('went on')"
     text = line(stopped := live.stop(cell, moving))
-    assert (
-        text.startswith("net: interrupted after ") and f" of {LONG} steps. The network keeps what it learned." in text
-    )
+    assert text.startswith("net: interrupted after ") and f" of {LONG} steps. To start over, run the cell" in text
     assert set(outputs(stopped)[0].values()) == {""}  # its bar is gone
     after = live.run(
         "print('history' in globals(), torch.equal(before, net.weight))\nprint(len(job('net', 3)[1]().loss))"

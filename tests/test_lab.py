@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import nbformat
 import psutil
 import pytest
-from checkouts import Server, copied, environment, git, ready
+from checkouts import Server, copied, environment, git, program, ready
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -257,15 +258,20 @@ def checkout(tmp_path_factory) -> Path:
     return target
 
 
+def connections(process: psutil.Process) -> list:
+    """The connections of a process, in psutil of any age."""
+    return process.net_connections() if hasattr(process, "net_connections") else process.connections()
+
+
 @posix
 def test_the_address_that_make_lab_prints_opens_the_copy(checkout, tmp_path):
-    command = ["make", "lab", "LESSON=01", "ARGS=--no-browser"]
+    command = [program("make"), "lab", "LESSON=01", "ARGS=--no-browser"]
     with Server(command, checkout, environment(tmp_path / "home")) as server:
         assert server.path == "/lab/tree/notebooks/mine/01_resnet.ipynb"
         assert '"treePath": "notebooks/mine/01_resnet.ipynb"' in server.page()
         processes = psutil.Process(server.process.pid).children(recursive=True)
-        open_ports = [one for process in processes for one in process.net_connections() if one.status == "LISTEN"]
-        assert {one.laddr.ip for one in open_ports} in ({"127.0.0.1"}, {"127.0.0.1", "::1"}), "this machine only"
+        ports = [one for process in processes for one in connections(process) if one.status == "LISTEN"]
+        assert {one.laddr.ip for one in ports} in ({"127.0.0.1"}, {"127.0.0.1", "::1"}), "this machine only"
 
         answer = server.call("lab/api/settings/@jupyterlab/apputils-extension:notification")
         assert answer["schema"]["properties"]["fetchNews"]["default"] == "false", "no question at the first start"
@@ -284,21 +290,32 @@ def test_the_address_that_make_lab_prints_opens_the_copy(checkout, tmp_path):
     git(checkout, "checkout", "notebooks/02_vit.ipynb")
 
 
+def test_connections_are_read_with_an_old_and_a_new_psutil():
+    assert connections(SimpleNamespace(connections=lambda: ["5.9"])) == ["5.9"]
+    assert connections(SimpleNamespace(net_connections=lambda: ["7"])) == ["7"]
+
+
+def test_a_program_that_is_missing_skips_the_test_that_asks_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pytest.skip.Exception, match="git is not installed"):
+        git(tmp_path, "status")
+
+
 @posix
 def test_nothing_that_make_does_touches_the_folder(checkout, tmp_path):
-    folder = checkout / "notebooks" / "mine"
+    make, folder = program("make"), checkout / "notebooks" / "mine"
     (folder / "__pycache__").mkdir(parents=True)
     files = {folder / "03_mae.ipynb": "not even a notebook", folder / "__pycache__" / "helper.txt": "mine"}
     for path, text in files.items():
         path.write_text(text)
     git(checkout, "stash", "--include-untracked")
     for target in ("notebooks", "clean"):
-        done = subprocess.run(["make", target], cwd=checkout, env=environment(tmp_path / "home"), capture_output=True)
+        done = subprocess.run([make, target], cwd=checkout, env=environment(tmp_path / "home"), capture_output=True)
         assert done.returncode == 0, done.stderr
     ready(checkout)  # `make clean` took it away
     git(checkout, "checkout", "--quiet", ".")
     assert {path: path.read_text() for path in files} == files
-    listed = subprocess.run(["make", "-n", "test"], cwd=checkout, capture_output=True, text=True).stdout
+    listed = subprocess.run([make, "-n", "test"], cwd=checkout, capture_output=True, text=True).stdout
     assert "notebooks/*.ipynb" in listed and "notebooks " not in listed.replace("notebooks yet", "")
 
 

@@ -58,6 +58,23 @@ def test_a_bug_is_killed_or_survives_and_the_tree_stays_as_it_was(toy, monkeypat
     assert {path: path.read_bytes() for path in toy.rglob("*") if path.is_file()} == before
 
 
+def test_what_cannot_be_collected_or_has_no_end_is_not_killed(toy, monkeypatch, capsys):
+    broken = Mutant("cannot-be-imported", "sums.py", "sums", "def add", "def sub")
+    endless = Mutant("endless", "sums.py", "sums", "return a + b", "while True: pass")
+    monkeypatch.setattr(mutants, "MUTANTS", (broken, TOY))
+    assert mutants.main(["--jobs", "1"]) == 3
+    said = capsys.readouterr().out
+    assert "cannot-be-imported: UNTESTED, test_sums.py could not be collected" in said
+    assert "1 of 2 bugs are seen (50%)." in said and "cannot-be-imported was not put to the test" in said
+
+    copy = mutants.copy_to(toy.parent / "copy")
+    monkeypatch.setattr(mutants, "PATIENCE", 1)
+    assert mutants.with_bug(copy, endless) == mutants.Outcome("no end")
+    survives = {TOY: mutants.Outcome("passed"), endless: mutants.Outcome("no end")}
+    assert mutants.summary(survives) == 1
+    assert "endless was not put to the test (no end after 1 s)" in capsys.readouterr().out
+
+
 def test_tests_that_fail_by_themselves_and_an_unknown_name_stop_it(toy, monkeypatch, capsys):
     monkeypatch.setattr(mutants, "MUTANTS", (TOY,))
     (toy / "lessons" / "sums.py").write_text("def add(a, b):\n    return a + b + 1\n", encoding="utf-8")
@@ -74,4 +91,4 @@ def test_another_package_of_the_same_name_is_refused(toy):
         (copy / "conftest.py").read_text().replace("import lessons", "import json as lessons")
     )
     with pytest.raises(RuntimeError, match="not the copy: .*json"):
-        mutants.failure(copy, ["sums"])
+        mutants.outcome(copy, ["sums"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkouts import program
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -178,7 +179,7 @@ def targets() -> set[str]:
 
 
 def test_make_help_lists_every_target():
-    command = ["make", "--no-print-directory"]
+    command = [program("make"), "--no-print-directory"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[1] for line in shown.splitlines()} == targets()
     assert {"setup", "lab", "test", "run", "claims", "bench", "format", "notebooks", "clean"} < targets()

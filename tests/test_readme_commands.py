@@ -20,7 +20,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from checkouts import ROOT, Server, copied, environment, git, ready
+from checkouts import ROOT, Server, copied, environment, git, program, ready
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -374,4 +374,6 @@ MARKED = [pytest.param(command, marks=pytest.mark.long) if command in LONG else 
 
 @pytest.mark.parametrize("command", MARKED)
 def test_the_command_does_what_readme_says(command, shell):
+    if command.startswith("make "):
+        program("make")
     HOW[command](shell)

@@ -30,9 +30,9 @@ def test_a_wrong_value_says_what_is_expected(monkeypatch, text):
 def test_numbers_of_a_scale_are_capped_wherever_they_stand(three):
     value = (45_000, 7, 0.5, True, "gpu", [90, None], {100: {"steps": 500}})
     assert rehearsal.fewer(value) == (40, 7, 0.5, True, "gpu", [40, None], {100: {"steps": 40}})
-    assert rehearsal.fewer((256, 1_024, 16_384)) == (1, 2, 40), "a rising series keeps its proportions"
+    assert rehearsal.fewer((2, 1_024, 16_384)) == (2, 7, 8), "a rising series stays one, up to the batch"
     assert rehearsal.fewer((16, 60_000, 1_000)) == (16, 40, 40)
-    assert rehearsal.fewer((8, 16, 32)) == (8, 16, 32)
+    assert rehearsal.fewer((1, 2, 8)) == (1, 2, 8)
 
 
 def test_a_lesson_rehearses(three, monkeypatch, capsys):

@@ -22,7 +22,7 @@ def with_accelerator(monkeypatch, kind: str, **module) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_: torch.device(kind, 0))
     monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(**module))
-    monkeypatch.setattr(compat, "help_out", lambda device: None)
+    monkeypatch.setattr(compat, "do_missing_on_cpu", lambda device: None)
 
 
 @pytest.mark.parametrize(

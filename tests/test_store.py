@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -79,6 +81,28 @@ def test_create_leaves_nothing_where_the_disk_is_full(tmp_path, monkeypatch, lin
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
     with pytest.raises(StorageError, match="Disk full.*or take the other stick"):
         store.create(tmp_path / "file.txt", b"content", elsewhere="take the other stick")
+    assert os.listdir(tmp_path) == []
+
+
+def test_create_closes_its_file_before_it_removes_it(tmp_path, monkeypatch):
+    """Windows, where such a file system is at home, refuses to remove an open file; here psutil says what is open."""
+    path, unlink, synced = tmp_path / "file.txt", Path.unlink, []
+
+    def full(*_: object) -> None:
+        synced.append(1)
+        if len(synced) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def as_on_windows(self: Path, missing_ok: bool = False) -> None:
+        if str(self) in {file.path for file in psutil.Process().open_files()}:
+            raise OSError(errno.EACCES, "The process cannot access the file because it is being used")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(Path, "unlink", as_on_windows)
+    with pytest.raises(StorageError, match="Disk full"):
+        store.create(path, b"content")
     assert os.listdir(tmp_path) == []
 
 

@@ -256,7 +256,7 @@ def test_interrupting_keeps_what_was_trained(capsys, step):
     history = raised.value.history
     assert history.interrupted and len(history.loss) == len(history.learning_rate) == step
     (line,) = raised.value._render_traceback_()
-    assert line == str(raised.value) and line.startswith(f"net: interrupted after {step} of 9 steps. The network keeps")
+    assert line == str(raised.value) and line.startswith(f"net: interrupted after {step} of 9 steps. To start over")
     assert capsys.readouterr().out == "" and raised.value.__suppress_context__
     assert train.keywords["optimizer"].param_groups[0]["lr"] == 0.05
     reference, whole = job(steps=9)
@@ -700,3 +700,24 @@ def test_on_a_gpu_no_step_is_missing_from_the_history():
         for data in (repeat(batch), [batch] * steps):
             history = fit(net, training.cross_entropy, data, steps=steps, optimizer=optimizer)
             assert len(history.loss) == len(history.learning_rate) == steps
+
+
+def test_who_changes_the_experiment_trains_again(monkeypatch):
+    """Weights of another experiment under the same name would be a false result."""
+
+    def trains(cell="net, train = ...", change=lambda x, generator: x, **changes) -> bool:
+        monkeypatch.setattr(training, "_running_cell", lambda: cell)
+        net, before = network(), torch.cat([p.detach().flatten() for p in network().parameters()])
+        optimizer = torch.optim.SGD(net.parameters(), lr=changes.pop("lr", 0.05), momentum=0.9)
+        settings = {"steps": 3, "optimizer": optimizer, "precision": None} | changes
+        loss = settings.pop("loss", training.cross_entropy)
+        train = partial(fit, net, loss, batches(some(), 8, augment=change), **settings)
+        remember("net", net, {"name": "net"}, train)
+        assert not torch.equal(before, torch.cat([p.detach().flatten() for p in net.parameters()]))
+        return optimizer.state != {}
+
+    assert trains() and not trains()
+    assert trains(lr=0.01) and trains(clip=1.0) and trains(precision=torch.bfloat16)
+    assert trains(loss=lambda net, batch: training.cross_entropy(net, batch) * 2)
+    assert trains(change=lambda x, generator: x.flip(3))
+    assert trains(cell="net, train = ...  # with another width") and not trains(cell="net, train = ...")

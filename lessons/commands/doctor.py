@@ -73,7 +73,7 @@ def packages() -> Iterator[Finding]:
     yield FINE, f"Packages: {', '.join(names)}"
 
 
-def _run() -> session.Run:
+def run_here() -> session.Run:
     """How a lesson would start here, without what it prints and without asking for data."""
     asked = os.environ.get("LESSONS_DATA")
     os.environ["LESSONS_DATA"] = "scenes"
@@ -86,7 +86,7 @@ def _run() -> session.Run:
 
 def switches_and_device() -> Iterator[Finding]:
     """The device a lesson would take, its memory, and the precision it computes in."""
-    run = _run()
+    run = run_here()
     why = "as LESSONS_PRECISION asks" if run.asked else "half precision is not native or not faster here"
     half = run.precision("transformer")
     precision = str(half)[6:] if half else f"float32 ({why})"
@@ -167,7 +167,7 @@ def speed() -> Iterator[Finding]:
     """Ten seconds of training, and what they say about the time of the lessons."""
     here = training_speed(seconds=10.0)
     yield FINE, f"Training: {here:,.0f} pictures of 32 px per second through a small ResNet"
-    scale = _run().scale
+    scale = run_here().scale
     alike = [r for r in claims.references() if r["scale"] == scale and r.get("pictures_per_second")]
     if alike:
         minutes = {r["lesson"]: r["seconds"] * r["pictures_per_second"] / here / 60 for r in alike}
@@ -178,7 +178,7 @@ def speed() -> Iterator[Finding]:
 def training_speed(seconds: float) -> float:
     """Pictures per second of a small ResNet that learns shapes in scenes, on the device a lesson would take. Raises
     LessonError when its loss is not a number: then this machine computes wrongly."""
-    run = _run()
+    run = run_here()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pictures = scenes.render("things", 8 * BATCH, size=32).pictures().to(run.device)

@@ -8,15 +8,16 @@ from importlib import resources
 import torch
 
 from .. import claims, course, session
+from .doctor import run_here
 
 # Share of what a large matrix product reaches that small networks reach, and seconds to launch one operation on a GPU.
-USED, LAUNCH = 0.25, 8e-6
-BESIDE = 1.6  # evaluation, drawing and loading beside the trainings
+EFFICIENCY, LAUNCH = 0.25, 8e-6
+OVERHEAD = 1.6  # evaluation, drawing and loading beside the trainings
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one lesson will take: seconds, GiB of device memory (None where nothing is known), and where it is from."""
+    """What one lesson will take: seconds, GiB of memory (None where nothing is known), and where it is from."""
 
     seconds: float | None
     memory: float | None
@@ -35,8 +36,8 @@ def forecast(lesson: course.Lesson, scale: str, data: str, device: torch.device,
     if plan is None:
         return Forecast(None, memory, "no run is recorded")
     launch = LAUNCH if device.type != "cpu" else 0.0
-    work = plan["teraflop"] * 1e12 / (USED * flops) + plan["million_operations"] * 1e6 * launch
-    return Forecast(BESIDE * work, memory, f"estimated from {plan['steps']:,} steps in {plan['trainings']} trainings")
+    work = plan["teraflop"] * 1e12 / (EFFICIENCY * flops) + plan["million_operations"] * 1e6 * launch
+    return Forecast(OVERHEAD * work, memory, f"estimated from {plan['steps']:,} steps in {plan['trainings']} trainings")
 
 
 def planned() -> dict[str, dict]:
@@ -66,7 +67,7 @@ def announce(lessons: list[course.Lesson], scale: str, data: str) -> None:
 def matrix_flops(device: torch.device) -> float:
     """Floating-point operations per second in large matrix products, in the precision that lessons use there. Takes
     about a second."""
-    run = session.Run(course.LESSONS[0], device, "gpu", "scenes")
+    run = run_here()
     side = 4096 if device.type != "cpu" else 1024
     a = torch.ones(side, side, device=device, dtype=run.precision("transformer") or torch.float32)
     count, start = 0, None

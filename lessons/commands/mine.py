@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import __version__, course, store
 from ..errors import LessonError
-from . import checkout, chosen, notebook
+from . import checkout, notebook
 
 ELSEWHERE = "put the checkout on a disk and in a folder that you can write to"
 
@@ -29,16 +29,22 @@ def copies(lesson: course.Lesson, root: Path) -> list[Path]:
 
 
 def show(which: str) -> None:
-    """Print one's own copies of the chosen lessons, and which of them were made from an older version."""
+    """Print one's own copies of the chosen lessons, and which of them were made from an older version; then the other
+    notebooks in the folder, of one lesson those whose names begin as its does."""
     root = checkout()
-    found = [(lesson, copy) for lesson in chosen(which, root) for copy in copies(lesson, root)]
+    lessons = course.LESSONS if which == "all" else (course.lesson(which),)
+    found = [(lesson, copy) for lesson in lessons for copy in copies(lesson, root)]
+    start = "" if which == "all" else lessons[0].stem
+    others = sorted(set(folder(root).glob(f"{start}*.ipynb")) - {copy for _, copy in found})
     for lesson, copy in found:
         try:
             about = news(copy, lesson, root)
         except LessonError as error:
             about = str(error)
         print(copy.relative_to(root), *[about] * bool(about), sep="  ")
-    if not found:
+    for other in others:
+        print(other.relative_to(root), "under a name of your own: open it in JupyterLab", sep="  ")
+    if not found and not others:
         print("You have no copies yet; `make lab LESSON=01` makes the first.")
 
 
@@ -51,15 +57,20 @@ def fetch(lesson: course.Lesson, root: Path, *, new: bool = False) -> Path:
     book = _published(lesson, root)
     book["metadata"]["lessons"] = {"version": __version__, "cells": fingerprint(book)}
     content = (json.dumps(book, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    for path in _names(folder(root) / lesson.stem):
+    own = [match for path in there if (match := re.fullmatch(rf"{lesson.stem}(?:-(\d+))?", path.stem))]
+    above = max(
+        (int(match[1] or 1) for match in own), default=0
+    )  # the number of a copy that is gone is not taken again
+    for path in itertools.islice(_names(folder(root) / lesson.stem), above, None):
         if store.create(path, content, ELSEWHERE) or not new:  # another call may have been first, and made the same
             return path
 
 
-def keep(path: Path, root: Path) -> Path:
-    """Keep a notebook as it is, byte by byte, in a copy with the date in its name; returns the copy."""
+def keep(path: Path, place: Path) -> Path:
+    """Keep a file as it is, byte by byte, in a copy in the folder `place` with the date in its name; returns the
+    copy."""
     content = path.read_bytes()
-    for kept in _names(folder(root) / f"{path.stem}.{today()}"):
+    for kept in _names(place / f"{path.stem}.{today()}", path.suffix):
         if store.create(kept, content, ELSEWHERE) or (kept.is_file() and kept.read_bytes() == content):
             return kept
 
@@ -69,10 +80,10 @@ def today() -> str:
     return date.today().isoformat()
 
 
-def _names(start: Path) -> Iterator[Path]:
+def _names(start: Path, suffix: str = ".ipynb") -> Iterator[Path]:
     """start.ipynb, start-2.ipynb, start-3.ipynb, ..."""
-    yield start.with_name(f"{start.name}.ipynb")
-    yield from (start.with_name(f"{start.name}-{number}.ipynb") for number in itertools.count(2))
+    yield start.with_name(f"{start.name}{suffix}")
+    yield from (start.with_name(f"{start.name}-{number}{suffix}") for number in itertools.count(2))
 
 
 def load(path: Path) -> dict:

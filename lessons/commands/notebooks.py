@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import course, exercises, store
-from ..errors import LessonError
+from ..errors import LessonError, SettingError
 from . import checkout, chosen, committed, mine, notebook
 
+OUT = "give --out another folder"  # the way out where one cannot be written
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SOLVED_TAGS = {"setup", "exercise", "check"}
@@ -22,14 +23,27 @@ EMPTY = hashlib.sha256(b"").hexdigest()[:16]  # a cell without text is nobody's 
 
 def read(path: Path) -> Any:
     """The notebook (nbformat 4) in an .ipynb or a percent-format .py file; LessonError where it cannot be read."""
+    try:
+        return _jupytext().read(path) if path.suffix == ".py" else _parsed(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LessonError(f"{path} cannot be read as a notebook: {error}") from error
+
+
+def _parsed(text: str) -> Any:
+    """The notebook in the text of an .ipynb; ValueError where it holds none, or one that lacks a part."""
     import nbformat
 
+    faults: dict[str, Exception] = {}
     try:
-        if path.suffix == ".py":
-            return _jupytext().read(path)
-        return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.ValidationError) as error:
-        raise LessonError(f"{path} cannot be read as a notebook: {error}") from error
+        raw = json.loads(text)
+        if not isinstance(raw, dict) or "nbformat" not in raw:  # read as version 1, without what is newer
+            raise ValueError("it is JSON of another kind, without the version of its format (nbformat)")
+        book = nbformat.reads(text, as_version=4, capture_validation_error=faults)
+        if faults:
+            raise faults["ValidationError"]
+        return book
+    except Exception as error:  # nbformat takes much for granted: each kind of damage is another exception
+        raise ValueError(str(error).partition("\n")[0]) from error
 
 
 def _jupytext() -> Any:
@@ -40,9 +54,10 @@ def _jupytext() -> Any:
     return jupytext
 
 
-def write(notebook: Any, path: Path) -> None:
-    """Write a notebook as every tool here does: JSON with one blank of indentation, atomically."""
-    with store.atomic(path) as partial:
+def write(notebook: Any, path: Path, elsewhere: str = mine.ELSEWHERE) -> None:
+    """Write a notebook as every tool here does: JSON with one blank of indentation, atomically. `elsewhere` is as in
+    `store.atomic`."""
+    with store.atomic(path, elsewhere) as partial:
         partial.write_text(_form(notebook), encoding="utf-8")
 
 
@@ -108,18 +123,18 @@ def sync() -> list[Path]:
     root, changed, carried = checkout(), [], {}
     for source in sorted((root / "notebooks" / "source").glob("*.py")):
         target = root / "notebooks" / f"{source.stem}.ipynb"
-        before = target.read_text(encoding="utf-8") if target.is_file() else None
+        before = target.read_bytes() if target.is_file() else None
         new, old = read(source), _published(target, root) if before else None
         carried[source.stem] = sorted(_texts(new))
-        if old is not None and own_cells(old, new, target):
-            kept = mine.keep(target, root)
+        if old is not None and own_cells(old, target, new):
+            kept = mine.keep(target, mine.folder(root))
             print(f"{target.relative_to(root)}: your own work in it is kept as {kept.relative_to(root)}")
         write(carry_over(new, old), target)
-        if target.read_text(encoding="utf-8") != before:
+        if target.read_bytes() != before:
             changed.append(target)
             print(f"{target.relative_to(root)}: {'updated' if before else 'new; run it to get its outputs'}")
     if store.read_json(_carried(root), None) != carried:
-        store.write_json(_carried(root), carried)
+        store.write_json(_carried(root), carried, mine.ELSEWHERE)
     return changed
 
 
@@ -133,18 +148,20 @@ def _published(path: Path, root: Path) -> Any:
         ) from error
 
 
-def own_cells(book: Any, source: Any, path: Path) -> list[int]:
-    """Numbers (from 1) of the cells of `book`, the notebook at `path`, that a reader wrote: their text is neither in
-    `source`, nor what `sync` carried over the last time, nor committed. Without git the first two must do."""
+def own_cells(book: Any, path: Path, *sources: Any) -> list[int]:
+    """Numbers (from 1) of the cells of `book`, a form of the notebook at `path`, that a reader wrote: their text is
+    neither in `sources`, nor what `sync` carried over the last time, nor committed. Without git the first two must
+    do."""
     texts = [_digest(cell) for cell in book.cells]
-    known = _texts(source) | set((store.read_json(_carried(path.parents[1]), None) or {}).get(path.stem, ()))
+    carried = (store.read_json(_carried(path.parents[1]), None) or {}).get(path.stem, ())
+    known = {EMPTY, *carried}.union(*map(_texts, sources))
     if not known.issuperset(texts) and (published := _committed(path)):
         known |= _texts(published)
     return [number for number, text in enumerate(texts, 1) if text not in known]
 
 
 def _texts(book: Any) -> set[str]:
-    return {_digest(cell) for cell in book.cells} | {EMPTY}
+    return {_digest(cell) for cell in book.cells}
 
 
 def _digest(cell: Any) -> str:
@@ -158,10 +175,8 @@ def _carried(root: Path) -> Path:
 
 def _committed(path: Path) -> Any | None:
     """The notebook as committed, None where git has none that can be read."""
-    import nbformat
-
     with suppress(ValueError):
-        return nbformat.reads(committed(path) or "", as_version=4)
+        return _parsed(committed(path) or "")
     return None
 
 
@@ -177,8 +192,9 @@ def difference(path: Path, root: Path) -> str:
 
 
 def own_work(path: Path, root: Path) -> str:
-    """The sentence that says that the notebook at `path` holds a reader's work, and where to move it, else nothing."""
-    own = own_cells(read(path), read(_source(path)), path)
+    """The sentence that says that the notebook at `path` holds a reader's work, and where to move it, else nothing.
+    LessonError where it is damaged."""
+    own = own_cells(_published(path, root), path, read(_source(path)))
     if not own:
         return ""
     return (
@@ -198,11 +214,11 @@ def rescue(which: str) -> list[Path]:
     for lesson in chosen(which, root):
         path = notebook(lesson, root)
         source = read(_source(path))
-        if not _worked_in(path, source):
+        if not worked_in(path, path, source):
             continue
-        copies.append(mine.keep(path, root))
+        copies.append(mine.keep(path, mine.folder(root)))
         published = _committed(path)
-        write(carry_over(source, published or _readable(path)), path)
+        write(carry_over(source, published or readable(path)), path)
         outputs = "" if published else " (without its outputs where yours differs: git has none)"
         print(
             f"{path.relative_to(root)}: yours is kept as {copies[-1].relative_to(root)}, "
@@ -211,15 +227,17 @@ def rescue(which: str) -> list[Path]:
     return copies
 
 
-def _worked_in(path: Path, source: Any) -> bool:
-    """Whether a notebook holds a reader's cells, or was saved by another tool than ours, or is damaged."""
-    book = _readable(path)
-    if book is None or own_cells(book, source, path):
+def worked_in(file: Path, path: Path, *sources: Any) -> bool:
+    """Whether `file`, a form of the notebook at `path`, holds a reader's cells (as `own_cells` tells them), or was
+    saved by another tool than ours, or is damaged."""
+    book = readable(file)
+    if book is None or own_cells(book, path, *sources):
         return True
-    return path.read_text(encoding="utf-8") != _form(normalise(book))
+    return file.read_text(encoding="utf-8") != _form(normalise(book))
 
 
-def _readable(path: Path) -> Any | None:
+def readable(path: Path) -> Any | None:
+    """The notebook in a file, None where it cannot be read."""
     try:
         return read(path)
     except LessonError:
@@ -245,25 +263,37 @@ def solve(which: str, out: Path) -> list[Path]:
 
 
 def _write_each(which: str, out: Path, variant: Callable[[Any, course.Lesson], Any]) -> list[Path]:
-    """Write a variant of each chosen notebook to `out`; with "all", notebooks that are not among them are removed.
-    Raises LessonError, before anything is written, where one of those in the way has been run."""
+    """Write a variant of each chosen notebook to `out`; with "all", lessons that have no notebook any more are removed
+    there. Raises LessonError, before anything is written, where a file in the way may hold somebody's work, and
+    SettingError where `out` is the folder of the published notebooks or of one's own copies."""
     root = checkout()
-    lessons = {out / f"{lesson.stem}.ipynb": lesson for lesson in chosen(which, root)}
-    there = sorted(out.glob("*.ipynb")) if which == "all" else [path for path in lessons if path.is_file()]
-    if run := [path for path in there if _was_run(path)]:
-        raise LessonError(
-            f"{run[0]} has been run, so it may hold somebody's work. Move it away, or give --out another folder."
-        )
-    for path, lesson in lessons.items():
-        write(variant(read(notebook(lesson, root)), lesson), path)
-    for path in set(there) - set(lessons):
-        path.unlink()
-    return list(lessons)
+    if out.resolve() in (path.resolve() for path in (root / "notebooks", mine.folder(root))):
+        raise SettingError(f"--out is {out}: the notebooks there are not to be written over. Name another folder.")
+    new = {lesson: variant(read(notebook(lesson, root)), lesson) for lesson in chosen(which, root)}
+    paths = {lesson: out / f"{lesson.stem}.ipynb" for lesson in (course.LESSONS if which == "all" else new)}
+    there = {lesson: path for lesson, path in paths.items() if path.exists()}
+    for lesson, path in there.items():
+        if why := _work_in(path, notebook(lesson, root), new.get(lesson)):
+            raise LessonError(
+                f"{path} {why}, so it may hold somebody's work. Nothing was written. "
+                "Move it away, or give --out another folder."
+            )
+    for lesson, book in new.items():
+        write(book, paths[lesson], OUT)
+    for lesson in there.keys() - new.keys():
+        paths[lesson].unlink()
+    return [paths[lesson] for lesson in new]
 
 
-def _was_run(path: Path) -> bool:
-    book = _readable(path)
-    return book is not None and any(cell.get("outputs") or cell.get("execution_count") for cell in book.cells)
+def _work_in(path: Path, published: Path, new: Any | None) -> str:
+    """Why the file at `path`, where `new` is about to be written, may be somebody's work; empty where it is none."""
+    book = readable(path)
+    if book is None:
+        return "cannot be read as a notebook"
+    if any(cell.get("outputs") or cell.get("execution_count") for cell in book.cells):
+        return "has been run"
+    own = own_cells(book, published, *filter(None, (new, readable(published))))
+    return f"holds text that the lesson does not have now (cell {', '.join(map(str, own))})" if own else ""
 
 
 def solved(book: Any, lesson: course.Lesson) -> Any:

@@ -12,7 +12,7 @@ import torch
 
 from .. import data, store
 from ..errors import DataError, LessonError, StorageError
-from . import checkout
+from . import KERNELS, checkout
 
 WHEELS_MB = {"cpu": 700, "gpu": 4500}  # what the wheels of JupyterLab, PyTorch and the rest take, rounded up
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
@@ -28,12 +28,13 @@ python="${PYTHON:-python3}"
 environment/bin/python -m pip install --no-index --find-links wheels "vision-to-language[lab]"
 echo "Installed. Start with ./start.sh"
 """
-START_SH = """#!/bin/sh
+EXPORTS = "\n".join(f"export {name}={value}" for name, value in KERNELS.items())
+START_SH = f"""#!/bin/sh
 # Opens the course in the browser.
 set -eu
 cd "$(dirname "$0")"
 if [ -d data ]; then LESSONS_DATA_DIR="$PWD/data"; export LESSONS_DATA_DIR; fi
-export OMP_WAIT_POLICY=PASSIVE
+{EXPORTS}
 exec environment/bin/python -m jupyterlab notebooks
 """
 INSTALL_BAT = """@echo off
@@ -43,11 +44,12 @@ py -MAJOR.MINOR -m venv environment || (echo These wheels need Python MAJOR.MINO
 environment\\Scripts\\python -m pip install --no-index --find-links wheels "vision-to-language[lab]" || exit /b 1
 echo Installed. Start with start.bat
 """
-START_BAT = """@echo off
+SETTINGS = "\n".join(f"set {name}={value}" for name, value in KERNELS.items())
+START_BAT = f"""@echo off
 rem Opens the course in the browser.
 cd /d "%~dp0"
 if exist data set LESSONS_DATA_DIR=%~dp0data
-set OMP_WAIT_POLICY=PASSIVE
+{SETTINGS}
 environment\\Scripts\\python -m jupyterlab notebooks
 """
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from .. import claims, course, store
+from .. import claims, course, rehearsal, store
 from ..errors import LessonError, SettingError
-from . import KERNELS, checkout, chosen, forecast, notebook
-from .notebooks import normalise, own_work, read, write
+from . import KERNELS, checkout, chosen, forecast, mine, notebook
+from .notebooks import OUT, normalise, own_work, read, readable, worked_in, write
 from .results import problems
 
 
@@ -23,14 +23,17 @@ def run(which: str, *, scale: str | None, data: str | None, out: Path, update: b
     reference record does not hold here; `update` puts the outputs into notebooks/."""
     scale = scale or os.environ.get("LESSONS_SCALE") or _usual_scale()
     data = data or os.environ.get("LESSONS_DATA") or "auto"
-    if update and (data != "scenes" or scale == "smoke"):
+    if update and (data != "scenes" or scale == "smoke" or rehearsal.limits()):
         raise SettingError(
-            "--update needs --data scenes, and a scale other than smoke: committed outputs show the built-in scenes, "
-            f"never downloaded pictures, and numbers that mean something. This run has data {data} and scale {scale}."
+            "--update needs --data scenes, a scale other than smoke, and no LESSONS_REHEARSAL: committed outputs show "
+            "the built-in scenes, never downloaded pictures, and numbers that mean something. This run has data "
+            f"{data} and scale {scale}."
         )
     root, failed = checkout(), []
+    if out.resolve().is_relative_to((root / "notebooks").resolve()):
+        raise SettingError(f"--out is {out}: nothing in notebooks/ is to be written over. Name another folder.")
     lessons = chosen(which, root)
-    if scale != "smoke":
+    if scale != "smoke" and not rehearsal.limits():
         forecast.announce(lessons, scale, data)
     for lesson in lessons:
         try:
@@ -48,7 +51,7 @@ def run(which: str, *, scale: str | None, data: str | None, out: Path, update: b
 
 
 def run_lesson(lesson: course.Lesson, root: Path, scale: str, data: str, out: Path, update: bool) -> dict:
-    """Execute one notebook, write it to `out` (also when a cell fails), and return its record, completed."""
+    """Execute one notebook, write it to `out` (also when a cell fails, see `_put`), and return its record, completed."""
     path, results = notebook(lesson, root), out / "results"
     if update and (work := own_work(path, root)):
         raise LessonError(work)
@@ -57,18 +60,22 @@ def run_lesson(lesson: course.Lesson, root: Path, scale: str, data: str, out: Pa
     speed = None if scale == "smoke" else _speed()
     bar = Bar(book, lesson, expected_seconds(lesson, scale, data, _code(book)))
     switches = {"LESSONS_SCALE": scale, "LESSONS_DATA": data, "LESSONS_HEADLESS": "1", "LESSONS_RESULTS": str(results)}
+    fault: BaseException | None = None
     try:
         _execute(book, path.parent, switches, bar)
+    except BaseException as error:
+        fault = error
+        raise
     finally:
         bar.close()
-        write(normalise(book), out / path.name)
+        _put(normalise(book), out / path.name, path, fault)
     record = _fresh_record(results, lesson, before)
     record |= {"seconds": round(sum(bar.seconds), 1), "cell_seconds": [round(value, 2) for value in bar.seconds]}
     if speed:
         record["pictures_per_second"] = speed
     if found := problems(record):
         raise LessonError(f"The record of lesson {lesson.number:02d} is not usable: {'; '.join(found)}.")
-    store.write_json(results / claims.record_name(record), record)
+    store.write_json(results / claims.record_name(record), record, OUT)
     if update:
         _update(path, book, record)
     return record
@@ -106,6 +113,28 @@ def _execute(book: Any, folder: Path, switches: dict[str, str], bar: "Bar") -> N
         raise LessonError(f"{bar.where()} failed: {' '.join(reason[:3])} (see the executed notebook).") from error
     except DeadKernelError as error:
         raise LessonError(f"{bar.where()}: the kernel died, most often for lack of memory.") from error
+
+
+def _put(book: Any, target: Path, published: Path, fault: BaseException | None) -> None:
+    """Write the executed notebook. What stands in its way is kept first, with the date in its name, where somebody
+    worked in it, or where it ran to its end and this one did not. An interrupted run leaves such a one as it is."""
+    there = readable(target)
+    whole = fault is not None and there is not None and _ran(there)
+    if whole and isinstance(fault, KeyboardInterrupt):
+        store.say(f"{target} is from a run that went to its end, and stays. The notebook of this one is not written.")
+        return
+    if target.exists() and (whole or worked_in(target, published, book)):
+        store.say(f"{target} was there already; it is kept as {mine.keep(target, target.parent).name}.")
+    write(book, target, OUT)
+
+
+def _ran(book: Any) -> bool:
+    """Whether every cell of code has run, and none has failed."""
+    return all(
+        cell.execution_count and not any(output.output_type == "error" for output in cell.outputs)
+        for cell in _code(book)
+        if cell.source.strip()
+    )
 
 
 def _code(book: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import bars
+from .. import bars, store
 from ..errors import DataError
 
 Raw = tuple[dict[str, torch.Tensor], dict[str, Any]]  # tensors and lists of a whole set, as the cache keeps them
@@ -63,19 +63,20 @@ SETS = {
 
 
 def data_dir() -> Path | None:
-    """The folder LESSONS_DATA_DIR names, None when it is not set. Raises DataError when it is set but is no folder or
-    holds none of the sets."""
+    """The folder LESSONS_DATA_DIR names, None when it is not set; a relative one counts from the root of the checkout.
+    Raises DataError when it is set but is no folder or holds none of the sets."""
     named = os.environ.get("LESSONS_DATA_DIR", "").strip()
     if not named:
         return None
-    root = Path(named).expanduser()
+    root = store.named_folder(named)
     known = sorted({folder for spec in SETS.values() for folder in spec.folders})
     if root.is_dir() and not os.access(root, os.R_OK | os.X_OK):
         raise DataError(
             f"LESSONS_DATA_DIR is {named!r}, which may not be read. Make it readable, or unset the variable."
         )
     if not root.is_dir():
-        raise DataError(f"LESSONS_DATA_DIR is {named!r}, which is no folder. Correct it, or unset it.")
+        where = "" if Path(named).is_absolute() else f" ({root})"
+        raise DataError(f"LESSONS_DATA_DIR is {named!r}, which is no folder{where}. Correct it, or unset it.")
     if not any((root / folder).is_dir() for folder in known):
         holds = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
         hint = " Name the folder above it." if root.name in known else ""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import torch
 
+from .. import compat
+
 
 class TimedOut(BaseException):
     """Raised inside the learner's thread when its time is up; no `except Exception` of theirs catches it."""
@@ -39,7 +41,8 @@ def _in_thread(task: Callable[[], None], seconds: float) -> BaseException | None
 
     def work() -> None:
         try:
-            outcome.append(_guarded(task))
+            with compat.helped():
+                outcome.append(_guarded(task))
         except BaseException as error:
             outcome.append(error)
         finally:

@@ -87,9 +87,9 @@ def _exported(path: Path) -> dict[str, Entry]:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingError(f"{path} cannot be read ({error.strerror}). Your progress is as before.") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         entries = None
-    if not _valid(entries) or not all(_whole(entry) for entry in entries.values()):
+    if not entries or not _valid(entries) or not all(_whole(entry) for entry in entries.values()):
         raise SettingError(
             f"{path} holds no progress. Expected a file that `python -m lessons progress --export FILE` wrote. "
             "Your progress is as before."

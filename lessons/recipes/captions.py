@@ -203,6 +203,7 @@ def caption_model(
         return fit_clip(run, model, batches, settings, title="caption model")
 
     fingerprint = hashlib.sha256((tokenizer.text() + "".join(texts[:1000])).encode()).hexdigest()
-    known = asdict(settings) | {"captions": fingerprint, "seed": run.seed}
+    precision = str(run.precision("conv" if settings.tower == "conv" else "transformer"))
+    known = asdict(settings) | {"captions": fingerprint, "seed": run.seed, "precision": precision}
     history = training.remember("caption-model", model, known, train)
     return model.eval(), tokenizer, history

@@ -111,6 +111,7 @@ def naming_tower(run: Run) -> MapTower:
         return history
 
     known = {"count": count, "steps": steps, "pixels": pixels, "seed": run.seed}
+    known["precision"] = str(run.precision("conv"))
     training.remember("naming-tower", namer, known, train)
     return namer.tower.eval().requires_grad_(False)
 

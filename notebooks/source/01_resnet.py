@@ -300,8 +300,8 @@ runs = [(kind, seed) for seed in SEEDS for kind in KINDS]
 width = run.pick(smoke=8, cpu=8, gpu=16)
 pairs = [prepare(*KINDS[kind], seed, width, train_set, STEPS, f"{kind}, seed {seed}", 0.05, "step")
          for kind, seed in runs]
-nets, jobs = zip(*pairs)
-nets, histories = dict(zip(runs, nets)), dict(zip(runs, training.side_by_side(jobs, run.device)))
+histories = dict(zip(runs, training.side_by_side([job for _, job in pairs], run.device)))
+nets = {key: net for key, (net, _) in zip(runs, pairs)}
 final = {kind: [histories[kind, seed].last(min(30, STEPS)) for seed in SEEDS] for kind in KINDS}
 print("training loss of the last 30 steps, one value per seed")
 for kind, values in final.items():

@@ -647,7 +647,8 @@ table.add("words", "New words are not, though the pictures' vectors would allow 
 medians = [sorted(values[i] for values in worth.values())[len(worth) // 2] for i in range(3)]
 table.add("worth", "A sentence is worth more than one labelled picture per class.",
           paper="median 5.4 over its data sets (section 3.1.5)",
-          here="median of twelve tasks, three draws: " + ", ".join(f"{k:.1f}" for k in medians),
+          here="median of twelve tasks, three draws: "
+               + ", ".join(f"{k:.1f}" if math.isfinite(k) else f"over {SHOTS[-1]}" for k in medians),
           verdict=claims.verdict([math.log(k) for k in medians]))
 ends = [sum(few_shot[task][i][-1] - zero_shot[task] for task in worth) / len(worth) for i in range(3)]
 table.add("probe", f"With {SHOTS[-1]} labels per class the probe is ahead.", paper="10 to 25 points with all labels",

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import lessons
-from lessons import augment, data, probes, session, training
+from lessons import augment, compat, data, probes, session, training
 from lessons.data import scenes
+from lessons.exercises.limit import run_limited
 from tests.pretend_device import simdevice
 
 os.environ |= {"LESSONS_DATA": "scenes", "LESSONS_HEADLESS": "1"}
@@ -116,9 +117,23 @@ def lacking() -> None:
     lines = said.getvalue().splitlines()
     assert alias is summed and summed.tolist() == [1, 2, 3, 4], "changed in place, as asked"
     assert len(lines) == 3 and all("not available on this sim device; it is computed on the CPU" in x for x in lines)
+    simdevice.lack({"aten::native_batch_norm", "aten::_fused_adamw_"})  # they change tensors without counting it
+    norms = [nn.BatchNorm1d(5).to(device) for device in ("sim", "cpu")]
+    weights = [torch.ones(4, device=device, requires_grad=True) for device in ("sim", "cpu")]
+    with contextlib.redirect_stdout(io.StringIO()):
+        for norm, weight, device in zip(norms, weights, ("sim", "cpu"), strict=True):
+            with torch.no_grad():
+                norm(x.to(device))
+            weight.grad = torch.ones_like(weight)
+            torch.optim.AdamW([weight], lr=0.1, fused=True).step()
+    torch.testing.assert_close(norms[0].running_mean.cpu(), norms[1].running_mean)
+    torch.testing.assert_close(weights[0].detach().cpu(), weights[1].detach())
+    simdevice.lack({"aten::_linalg_eigh"})
+    with contextlib.redirect_stdout(io.StringIO()):
+        error = run_limited(lambda: torch.linalg.eigh(here.detach()), 60.0)
+    assert error is None, "in the thread of a check too"
     simdevice.lack(set())
     try:
-        torch.ones(2).softmax(0, dtype=None)
         torch.arange(4, device="cpu").softmax(0)  # torch cannot do this anywhere: the error must stay
     except (NotImplementedError, RuntimeError):
         return
@@ -131,19 +146,22 @@ def probing() -> None:
     generator = torch.Generator().manual_seed(0)
     features, labels = torch.randn(300, 6, generator=generator), torch.randint(3, (300,), generator=generator)
     features += nn.functional.one_hot(labels, 6)
-    found = {}
-    for device in ("sim", "cpu"):
+    found, exact = {}, compat.float64
+    for device, double in (("sim", exact), ("sim", lambda x: x.cpu().double()), ("cpu", exact)):
+        probes.float64 = double  # the second one as on a device that lacks it
         x, y = features.to(device), labels.to(device)
         six = (x[:100], y[:100], x[100:200], y[100:200], x[200:], y[200:])
         tokens, maps = x[:64].view(4, 16, 6), x[:64, :3].reshape(4, 3, 4, 4)
         dense = probes.dense_probe((tokens, maps), (tokens, maps), tokens, lambda a, b: -(a - b).square().mean().item())
         assert dense.device.type == device
-        found[device] = (
+        here = found.setdefault(device, [])
+        here.append((
             probes.ridge_probe(*six), probes.linear_probe(*six), probes.few_shot_probe(*six, 5),
             probes.knn_accuracy(x[:200], y[:200], x[200:], y[200:]), probes.recall_at(x[:50] @ x[:50].T),
             probes.calibration_error(x.softmax(1)[:, :3], y), round(dense.cpu().sum().item(), 3),
-        )  # fmt: skip
-    torch.testing.assert_close(torch.tensor(found["sim"]), torch.tensor(found["cpu"]), rtol=1e-5, atol=1e-6)
+        ))  # fmt: skip
+    for numbers in found["sim"]:
+        torch.testing.assert_close(torch.tensor(numbers), torch.tensor(found["cpu"][0]), rtol=1e-5, atol=1e-6)
 
 
 def keeping() -> None:

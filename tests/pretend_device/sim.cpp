@@ -71,8 +71,8 @@ static Generator& default_generator() {
 }
 
 struct SimHooks : public PrivateUse1HooksInterface {
-  bool isBuilt() const override { return true; }
-  bool isAvailable() const override { return true; }
+  bool isBuilt() const { return true; }  // in older versions of torch there is nothing to override
+  bool isAvailable() const { return true; }
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
   const Generator& getDefaultGenerator(c10::DeviceIndex) const override { return default_generator(); }
   Generator getNewGenerator(c10::DeviceIndex) const override { return make_generator<SimGenerator>(5489); }
