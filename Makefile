@@ -34,7 +34,7 @@ setup: $(READY) ## make .venv with everything in it (once, about two minutes)
 	@:
 
 lab: setup ## open your own copy of a lesson in JupyterLab (LESSON=01 NEW=1 ARGS="--no-browser")
-	$(BIN)/python -m lessons lab $(LESSON) $(if $(NEW),--new) -- $(ARGS)
+	$(BIN)/python -m lessons lab $(LESSON) $(if $(filter 1,$(NEW)),--new) -- $(ARGS)
 
 test: setup ## run all tests: units, exercises, every notebook and its 45-minute cut, every solved exercise
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT INT TERM && \
@@ -79,8 +79,8 @@ format: setup ## format and lint the code
 notebooks: setup ## carry notebooks/source/*.py over to notebooks/*.ipynb; outputs of unchanged cells stay
 	$(BIN)/python -m lessons sync
 
-clean: ## remove what can be made again: .venv, build, caches of the tools (data/ stays)
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+clean: ## remove what can be made again: .venv, caches of the tools (data/ stays, and build/ with your runs and cuts)
+	rm -rf $(VENV) build/lib build/bdist.* *.egg-info .pytest_cache .ruff_cache
 	find . -path ./notebooks/mine -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that belongs to another path (the checkout was moved or copied) is set up again.

@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
     mine.add_argument("--rescue", action="store_true", help="keep your work in notebooks/mine, restore the published")
 
     progress = commands.add_parser("progress", help="show how far you are, or take it to another machine")
-    progress.add_argument("--export", metavar="FILE", default="", help="write the progress to a new file")
-    progress.add_argument("--import", metavar="FILE", default="", dest="merge", help="merge an exported file")
+    progress.add_argument("--export", metavar="FILE", help="write the progress to a new file")
+    progress.add_argument("--import", metavar="FILE", dest="merge", help="merge an exported file")
 
     commands.add_parser("sync", help="carry notebooks/source/*.py over to the notebooks")
 

@@ -1,5 +1,6 @@
 """`python -m lessons`, command by command, on a small checkout of its own."""
 
+import errno
 import json
 import os
 import shutil
@@ -116,6 +117,8 @@ def test_every_command_has_help(command, capsys):
         (["results", "--readme"], "README.md needs a line"),
         (["pack", "--out", "bundle", "--data", "notebooks"], "holds none of the known sets"),
         (["progress", "--import", "nowhere.json"], "nowhere.json cannot be read"),
+        (["progress", "--import", ""], "The name of the file is empty"),
+        (["progress", "--export", ""], "The name of the file is empty"),
         (["progress", "--export", "progress.json"], "There is no progress yet"),
     ],
 )
@@ -205,6 +208,64 @@ def test_interrupting_ends_the_run_and_keeps_the_notebook(root, monkeypatch, cap
     monkeypatch.setattr(run, "_execute", interrupted)
     assert main(["run", "01", "--scale", "smoke", "--out", "out"]) == 130
     assert load(Path("out/01_resnet.ipynb")).cells[1].outputs[0].text == "so far"
+
+
+@pytest.mark.parametrize("out", ["notebooks", "notebooks/mine", "lessons/../notebooks/runs"])
+def test_where_notebooks_lie_no_run_is_written(root, capsys, out):
+    before = (root / PUBLISHED).read_bytes()
+    assert main(["run", "01", "--scale", "smoke", "--out", str(root / out)]) == 2
+    assert "Name another folder" in capsys.readouterr().err
+    assert (root / PUBLISHED).read_bytes() == before and not list((root / "notebooks").glob("*/*.ipynb"))
+
+
+@pytest.fixture
+def executed(root, dated, capsys) -> Path:
+    """The notebook that a whole run of lesson 01 wrote."""
+    assert main(["run", "01", "--scale", "smoke", "--out", "out"]) == 0
+    capsys.readouterr()
+    return Path("out/01_resnet.ipynb")
+
+
+@pytest.mark.parametrize("work", ["a note", "saved elsewhere", "damaged"])
+def test_a_run_keeps_what_somebody_did_in_an_executed_notebook(executed, capsys, work):
+    book = load(executed)
+    if work == "a note":
+        notebooks.write(new_notebook(cells=[*book.cells, new_markdown_cell("Odd: look again.")]), executed)
+    elif work == "saved elsewhere":
+        nbformat.write(book, executed)
+        executed.write_text(executed.read_text().replace("smoke 1", "mine 1"))
+    else:
+        executed.write_text("{half a noteb")
+    before = executed.read_bytes()
+    assert main(["run", "01", "--scale", "smoke", "--out", "out"]) == 0
+    said = f"{executed.resolve()} was there already; it is kept as 01_resnet.2026-11-27.ipynb"
+    assert said in capsys.readouterr().err
+    assert Path("out/01_resnet.2026-11-27.ipynb").read_bytes() == before
+    assert main(["run", "01", "--scale", "smoke", "--out", "out"]) == 0
+    assert len(list(Path("out").glob("*.ipynb"))) == 2, "what a run wrote is nobody's work"
+
+
+def test_an_interrupted_run_leaves_a_whole_notebook_as_it_is(root, executed, capsys, monkeypatch):
+    def interrupted(book, *_):
+        book.cells[3].outputs = [new_output("stream", text="so far")]
+        raise KeyboardInterrupt
+
+    before = executed.read_bytes()
+    monkeypatch.setattr(run, "_execute", interrupted)
+    assert main(["run", "01", "--scale", "smoke", "--out", "out"]) == 130
+    assert "from a run that went to its end, and stays" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("out").glob("*.ipynb")} == {executed: before}
+
+
+def test_a_run_that_fails_keeps_a_whole_notebook_under_another_name(root, executed, capsys):
+    before, cells = executed.read_bytes(), cells_of_lesson()
+    cells[3].source = 'raise ValueError("the loss is odd")'
+    save(root, cells)
+    for _ in range(2):
+        assert main(["run", "01", "--scale", "smoke", "--out", "out"]) == 2
+    assert load(executed).cells[3].outputs[0].ename == "ValueError", "as the error says"
+    assert {path.name for path in Path("out").glob("*.ipynb")} == {executed.name, "01_resnet.2026-11-27.ipynb"}
+    assert Path("out/01_resnet.2026-11-27.ipynb").read_bytes() == before
 
 
 def with_verdict(verdict: str, **changes) -> dict:
@@ -362,6 +423,21 @@ def test_sync_leaves_the_work_where_no_copy_can_be_kept(root, history, monkeypat
     assert main(["sync"]) == 2
     assert "a file stands where a folder is needed" in capsys.readouterr().err
     assert (root / PUBLISHED).read_bytes() == work
+
+
+@pytest.mark.parametrize("command", [["sync"], ["cut", "01", "--out", "out"]])
+def test_a_full_disk_is_said_with_the_way_out_of_this_command(root, monkeypatch, capsys, command):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    save(root, [new_code_cell("x = 1", metadata={"tags": ["workshop"]})])
+    before = (root / PUBLISHED).read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(command) == 2
+    shown = capsys.readouterr().err
+    assert "Disk full" in shown and "LESSONS_CACHE_DIR" not in shown
+    assert ("put the checkout on a disk" if command == ["sync"] else "give --out another folder") in shown
+    assert (root / PUBLISHED).read_bytes() == before
 
 
 def test_a_contributors_edits_make_no_copies(root, history):
@@ -631,6 +707,15 @@ def test_links_rewrites_every_address_for_a_fork(root, capsys):
     assert "0 of 4 files changed" in capsys.readouterr().out
 
 
+def test_links_names_a_file_that_is_no_text_and_rewrites_nothing(root, capsys):
+    before = (root / PUBLISHED).read_bytes()
+    other = root / "notebooks" / "99_notes.ipynb"
+    other.write_bytes("é".encode("latin-1"))
+    assert main(["links", "--repo", "ada/course"]) == 2
+    assert f"{other} is no text in UTF-8" in capsys.readouterr().err
+    assert (root / PUBLISHED).read_bytes() == before
+
+
 def _source(root: Path) -> Path:
     return root / "notebooks" / "source" / "01_resnet.py"
 
@@ -739,6 +824,47 @@ def test_start_scripts_set_what_a_kernel_must_find(root):
         found = subprocess.run(["sh", "bundle/start.sh"], env=env, capture_output=True, text=True, check=True).stdout
         assert settings <= set(found.splitlines())
     assert {f"set {one}" for one in settings} <= set(Path("bundle/start.bat").read_text().splitlines())
+
+
+def test_pack_again_keeps_what_somebody_did_in_the_bundle(root, dated, capsys):
+    arguments = ["pack", "--out", "bundle", "--no-wheels"]
+    assert main(arguments) == 0
+    notebook, script = Path("bundle/notebooks/01_resnet.ipynb"), Path("bundle/install.sh")
+    book = load(notebook)
+    notebooks.write(new_notebook(cells=[*book.cells, new_code_cell("my_answer = 42")]), notebook)
+    script.write_text("#!/bin/sh\necho mine\n")
+    work, own_script = notebook.read_bytes(), script.read_bytes()
+    capsys.readouterr()
+    assert main(arguments) == 0
+    shown = capsys.readouterr().err
+    assert f"{notebook} was there already; it is kept as 01_resnet.2026-11-27.ipynb" in shown
+    assert f"{script} was there already; it is kept as install.2026-11-27.sh" in shown
+    assert Path("bundle/notebooks/01_resnet.2026-11-27.ipynb").read_bytes() == work
+    assert Path("bundle/install.2026-11-27.sh").read_bytes() == own_script
+    assert notebook.read_bytes() == (root / PUBLISHED).read_bytes() and "--no-index" in script.read_text()
+
+    published = load(root / PUBLISHED)
+    published.cells[3].outputs = [new_output("stream", text="measured again\n")]
+    notebooks.write(published, root / PUBLISHED)
+    assert main(arguments) == 0
+    assert not capsys.readouterr().err and len(list(Path("bundle").rglob("*.2026*"))) == 2, "nobody worked in these"
+
+
+@pytest.mark.parametrize("work", ["an answer", "damaged"])
+def test_pack_refuses_a_published_notebook_that_is_not_as_published(root, capsys, work):
+    if work == "an answer":
+        answer(root)
+    else:
+        (root / PUBLISHED).write_text("{half a noteb")
+    assert main(["pack", "--out", "bundle", "--no-wheels"]) == 2
+    assert "`python -m lessons mine 01 --rescue`" in capsys.readouterr().err and not Path("bundle").exists()
+
+
+def test_pack_takes_lessons_only_and_names_the_rest(root, capsys):
+    (root / "notebooks" / "my exam.ipynb").write_text("the answers")
+    assert main(["pack", "--out", "bundle", "--no-wheels"]) == 0
+    assert "Left out, since they are no lessons of the course: my exam.ipynb" in capsys.readouterr().err
+    assert [path.name for path in Path("bundle/notebooks").iterdir()] == ["01_resnet.ipynb"]
 
 
 def test_pack_refuses_a_disk_that_is_too_small_before_it_writes(root, data_folder, monkeypatch, capsys):

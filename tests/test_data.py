@@ -308,6 +308,19 @@ def test_a_wrong_data_dir_is_never_silent(tmp_path, monkeypatch):
     assert data.available("cifar10") == "folder" and data.available("captions") is None
 
 
+def test_a_relative_data_dir_counts_from_the_checkout(tmp_path, monkeypatch):
+    write_cifar(tmp_path / "sets")
+    (tmp_path / "notebooks" / "mine").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(store, "__file__", str(tmp_path / "lessons" / "store.py"))
+    monkeypatch.setenv("LESSONS_DATA_DIR", "sets")
+    monkeypatch.chdir(tmp_path / "notebooks" / "mine")
+    assert data.available("cifar10") == "folder"
+    monkeypatch.setenv("LESSONS_DATA_DIR", "elsewhere")
+    with pytest.raises(DataError, match=r"'elsewhere', which is no folder \(.*elsewhere\)"):
+        data.available("cifar10")
+
+
 # The hub, as it would answer: sets in memory with the very column layout of the public ones.
 
 

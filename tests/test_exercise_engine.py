@@ -497,6 +497,16 @@ def test_an_export_writes_over_nothing(course, tmp_path):
     assert file.read_text() == "my thesis"
     with pytest.raises(StorageError, match="a file stands where a folder is needed"):
         exercises.progress(export=file / "inside a file.json")
+    with pytest.raises(SettingError, match="cannot be written .*Name another file"):
+        exercises.progress(export=tmp_path / ("long" * 100 + ".json"))
+
+
+def test_an_import_may_begin_with_a_byte_order_mark(course, tmp_path):
+    exercises.check("1.1", depth_to_n)
+    file = tmp_path / "progress.json"
+    exercises.progress(export=file)
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert exercises.record.merge(file) == exercises.record.read()
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,30 @@ def test_copies_are_in_the_order_of_their_numbers_and_a_kept_one_is_opened_where
     assert [path.name for path in mine.copies(lesson, root)] == names
 
 
+def test_a_new_copy_is_above_all_there_were(root, started):
+    for _ in range(3):
+        main(["lab", "03", "--new"])
+    (root / "notebooks" / "mine" / "03_mae-2.ipynb").unlink()
+    main(["lab", "03", "--new"])
+    assert own(root) == ["03_mae-3.ipynb", "03_mae-4.ipynb", "03_mae.ipynb"]
+    assert started[-1][0][4].endswith("/03_mae-4.ipynb"), "the newest is the one that opens"
+
+
+def test_mine_lists_every_notebook_in_the_folder(root, started, capsys):
+    main(["mine"])
+    assert "You have no copies yet" in capsys.readouterr().out
+    main(["lab", "03"])
+    for name in ("my_mae.ipynb", "03_mae-Copy1.ipynb", "notes.txt"):
+        (root / "notebooks" / "mine" / name).write_text("mine")
+    capsys.readouterr()
+    main(["mine"])
+    folder, other = Path("notebooks/mine"), "under a name of your own: open it in JupyterLab"
+    copies = [f"{folder / '03_mae.ipynb'}", f"{folder / '03_mae-Copy1.ipynb'}  {other}"]
+    assert capsys.readouterr().out.splitlines() == [*copies, f"{folder / 'my_mae.ipynb'}  {other}"]
+    main(["mine", "03"])
+    assert capsys.readouterr().out.splitlines() == copies
+
+
 def at_once(number: int, work) -> list:
     """What `number` threads that start together return."""
     gate, found = threading.Barrier(number), []
@@ -308,6 +332,9 @@ def test_nothing_that_make_does_touches_the_folder(checkout, tmp_path):
     files = {folder / "03_mae.ipynb": "not even a notebook", folder / "__pycache__" / "helper.txt": "mine"}
     for path, text in files.items():
         path.write_text(text)
+    run = checkout / "build" / "01_resnet.ipynb"
+    run.parent.mkdir(exist_ok=True)
+    run.write_text("an hour of work")
     git(checkout, "stash", "--include-untracked")
     for target in ("notebooks", "clean"):
         done = subprocess.run([make, target], cwd=checkout, env=environment(tmp_path / "home"), capture_output=True)
@@ -315,6 +342,10 @@ def test_nothing_that_make_does_touches_the_folder(checkout, tmp_path):
     ready(checkout)  # `make clean` took it away
     git(checkout, "checkout", "--quiet", ".")
     assert {path: path.read_text() for path in files} == files
+    assert run.read_text() == "an hour of work"
+    for new, asked in {"NEW=1": True, "NEW=0": False, "NEW=": False}.items():
+        planned = subprocess.run([make, "-n", "lab", new], cwd=checkout, capture_output=True, text=True).stdout
+        assert ("--new" in planned) == asked, new
     listed = subprocess.run([make, "-n", "test"], cwd=checkout, capture_output=True, text=True).stdout
     assert "notebooks/*.ipynb" in listed and "notebooks " not in listed.replace("notebooks yet", "")
 

@@ -40,6 +40,19 @@ def test_cache_dir_of_a_checkout_and_of_an_installed_package(tmp_path, monkeypat
             assert "vision-to-language" in str(store.cache_dir("x")) and root not in store.cache_dir("x").parents
 
 
+@pytest.mark.parametrize("checkout", [True, False])
+def test_a_relative_folder_is_the_same_from_every_working_folder(tmp_path, monkeypatch, checkout):
+    root = tmp_path / "course"
+    (root / "notebooks").mkdir(parents=True)
+    if checkout:
+        (root / "pyproject.toml").touch()
+    monkeypatch.setattr(store, "__file__", str(root / "lessons" / "store.py"))
+    monkeypatch.setenv("LESSONS_CACHE_DIR", "my cache")
+    monkeypatch.chdir(root / "notebooks")
+    assert store.cache_dir("x") == (root if checkout else Path()) / "my cache" / "x"
+    assert store.named_folder("~/sets") == Path.home() / "sets"
+
+
 def test_atomic_writes_all_or_nothing(tmp_path):
     path = tmp_path / "new" / "file.txt"
     with store.atomic(path) as partial:
@@ -127,6 +140,15 @@ def test_json_round_trip_default_and_damage(tmp_path, capsys):
     assert "progress.json is damaged" in message and message.count("\n") == 1
     path.write_bytes(b"\xff\xfe\x00")
     assert store.read_json(path, 3) == 3
+
+
+def test_every_damaged_file_is_kept(tmp_path):
+    damaged = [f"{{half of file {number}" for number in range(3)]
+    for text in damaged:
+        (tmp_path / "progress.json").write_text(text)
+        assert store.read_json(tmp_path / "progress.json", None) is None
+    names = ("progress.json.damaged", "progress.json.damaged-2", "progress.json.damaged-3")
+    assert [(tmp_path / name).read_text() for name in names] == damaged
 
 
 def test_tensors_round_trip(tmp_path):

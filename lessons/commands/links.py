@@ -5,8 +5,9 @@ import tomllib
 from pathlib import Path
 
 from .. import course, store
-from ..errors import SettingError
+from ..errors import LessonError, SettingError
 from . import checkout
+from .mine import ELSEWHERE
 
 COLAB = "https://colab.research.google.com"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -46,9 +47,19 @@ def owner_and_name(address: str) -> str:
 def current_ref(root: Path) -> str:
     """The branch or tag that the setup cells install; `main` while there are no notebooks."""
     for path in sorted((root / "notebooks").glob("*.ipynb")):
-        if found := IN_SETUP.search(path.read_text(encoding="utf-8")):
+        if found := IN_SETUP.search(_text(path)):
             return found[3]
     return "main"
+
+
+def _text(path: Path) -> str:
+    """What a file says; LessonError where that is no text in UTF-8, as everything here is."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LessonError(f"{path} cannot be read ({error.strerror}). Make it readable, or move it away.") from error
+    except UnicodeDecodeError as error:
+        raise LessonError(f"{path} is no text in UTF-8. Save it as such, or move it to another folder.") from error
 
 
 def rewritten(text: str, old: str, new: str, ref: str) -> str:
@@ -62,7 +73,8 @@ def rewritten(text: str, old: str, new: str, ref: str) -> str:
 
 def rewrite(repository: str, ref: str = "main") -> list[Path]:
     """Point badges, setup cells and links of the whole checkout to `repository` ("owner/name") at `ref`; returns the
-    files that changed. Raises SettingError for anything that is no repository or no ref."""
+    files that changed. Raises SettingError for anything that is no repository or no ref, LessonError (before anything
+    is written) where a file cannot be read."""
     if not REPOSITORY.fullmatch(repository):
         raise SettingError(f"--repo is {repository!r}. Expected owner/name, such as ada/vision-to-language.")
     if not REF.fullmatch(ref):
@@ -71,11 +83,11 @@ def rewrite(repository: str, ref: str = "main") -> list[Path]:
     old = owner_and_name(address(root))
     files = [*sorted(root.glob("notebooks/*.ipynb")), *sorted(root.glob("notebooks/source/*.py"))]
     files += [root / name for name in ("README.md", "CONTRIBUTING.md", "pyproject.toml") if (root / name).is_file()]
-    before = {path: path.read_text(encoding="utf-8") for path in files}
+    before = {path: _text(path) for path in files}
     after = {path: rewritten(text, old, repository, ref) for path, text in before.items()}
     changed = [path for path in files if after[path] != before[path]]
     for path in changed:
-        with store.atomic(path) as partial:
+        with store.atomic(path, ELSEWHERE) as partial:
             partial.write_text(after[path], encoding="utf-8")
         print(f"rewrote {path.relative_to(root)}")
     print(f"{len(changed)} of {len(files)} files changed." + (" Run `make setup` next." if changed else ""))

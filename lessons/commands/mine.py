@@ -57,21 +57,19 @@ def fetch(lesson: course.Lesson, root: Path, *, new: bool = False) -> Path:
     book = _published(lesson, root)
     book["metadata"]["lessons"] = {"version": __version__, "cells": fingerprint(book)}
     content = (json.dumps(book, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    own = [match for path in there if (match := re.fullmatch(rf"{lesson.stem}(?:-(\d+))?", path.stem))]
-    above = max(
-        (int(match[1] or 1) for match in own), default=0
-    )  # the number of a copy that is gone is not taken again
-    for path in itertools.islice(_names(folder(root) / lesson.stem), above, None):
+    made = [match for path in there if (match := re.fullmatch(rf"{lesson.stem}(?:-(\d+))?", path.stem))]
+    highest = max((int(match[1] or 1) for match in made), default=0)  # a gap below it is not filled: the newest is last
+    for path in itertools.islice(_names(folder(root) / lesson.stem), highest, None):
         if store.create(path, content, ELSEWHERE) or not new:  # another call may have been first, and made the same
             return path
 
 
-def keep(path: Path, place: Path) -> Path:
-    """Keep a file as it is, byte by byte, in a copy in the folder `place` with the date in its name; returns the
-    copy."""
+def keep(path: Path, place: Path, elsewhere: str = ELSEWHERE) -> Path:
+    """Keep a file as it is, byte by byte, in a copy in the folder `place` with the date in its name; returns the copy.
+    `elsewhere` is as in `store.atomic`."""
     content = path.read_bytes()
     for kept in _names(place / f"{path.stem}.{today()}", path.suffix):
-        if store.create(kept, content, ELSEWHERE) or (kept.is_file() and kept.read_bytes() == content):
+        if store.create(kept, content, elsewhere) or (kept.is_file() and kept.read_bytes() == content):
             return kept
 
 

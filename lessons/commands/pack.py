@@ -12,7 +12,9 @@ import torch
 
 from .. import data, store
 from ..errors import DataError, LessonError, StorageError
-from . import KERNELS, checkout
+from . import KERNELS, checkout, chosen, notebook
+from .mine import keep
+from .notebooks import OUT, own_work, read, worked_in
 
 WHEELS_MB = {"cpu": 700, "gpu": 4500}  # what the wheels of JupyterLab, PyTorch and the rest take, rounded up
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
@@ -56,25 +58,50 @@ environment\\Scripts\\python -m jupyterlab notebooks
 
 def pack(out: Path, folder: Path | None = None, wheels: bool = True) -> None:
     """Write the bundle to `out`: wheels for this kind of machine and this Python, the notebooks, the data sets found in
-    `folder`. What is there already is kept, so a call that was cut off goes on; the install scripts come last, so a
-    folder that has them is whole. Raises StorageError before the first byte where the disk is too small, DataError
-    where `folder` holds no known set, LessonError where pip fails."""
+    `folder`. What is there already is kept, so a call that was cut off goes on: a notebook that somebody worked in and
+    a script with other content under another name, with the date in it. The install scripts come last, so a folder that
+    has them is whole. Raises StorageError before the first byte where the disk is too small, DataError where `folder`
+    holds no known set, LessonError where a published notebook is damaged or holds own work, or where pip fails."""
     root = checkout()
-    files = {path: out / "notebooks" / path.name for path in sorted(root.glob("notebooks/*.ipynb"))}
+    files = {path: out / "notebooks" / path.name for path in _notebooks(root)}
     files |= {path: out / "data" / path.relative_to(folder) for path in _data_files(folder)} if folder else {}
     files = {path: target for path, target in files.items() if not _same(path, target)}
     _check_room(out, list(files), wheels)
+    scripts = {out / name: text for name, text in _scripts().items()}
+    _keep([script for script, text in scripts.items() if script.is_file() and script.read_bytes() != text])
+    there = {path: target for path, target in files.items() if path.suffix == ".ipynb" and target.is_file()}
+    _keep([target for path, target in there.items() if worked_in(target, path, read(path))])
     for script in ("install.sh", "install.bat"):
         (out / script).unlink(missing_ok=True)
     for number, (path, target) in enumerate(files.items(), 1):
         print(f"[{number}/{len(files)}] {target.relative_to(out)}", flush=True)
-        with store.atomic(target) as partial:
+        with store.atomic(target, OUT) as partial:
             shutil.copyfile(path, partial)
             shutil.copystat(path, partial)
     if wheels:
         _wheels(root, out / "wheels")
-    _scripts(out)
+    for script, text in scripts.items():
+        with store.atomic(script, OUT) as partial:
+            partial.write_bytes(text)
+            partial.chmod(0o755)
     print(f"The bundle is in {out}. On each machine: ./install.sh (Windows: install.bat), then ./start.sh.")
+
+
+def _notebooks(root: Path) -> list[Path]:
+    """The published notebooks of the lessons; LessonError where one is damaged or holds somebody's own work."""
+    paths = [notebook(lesson, root) for lesson in chosen("all", root)]
+    for path in paths:
+        if work := own_work(path, root):
+            raise LessonError(f"Nothing was packed: {work}")
+    if others := sorted({path.name for path in root.glob("notebooks/*.ipynb")} - {path.name for path in paths}):
+        print(f"Left out, since they are no lessons of the course: {', '.join(others)}", file=sys.stderr)
+    return paths
+
+
+def _keep(paths: list[Path]) -> None:
+    """Keep what is about to be written over in a copy beside it, and say so."""
+    for path in paths:
+        print(f"{path} was there already; it is kept as {keep(path, path.parent, OUT).name}.", file=sys.stderr)
 
 
 def _data_files(folder: Path) -> list[Path]:
@@ -134,11 +161,11 @@ def _pip(*arguments: str) -> None:
         raise LessonError(f"pip {arguments[0]} failed; its reason stands above. The same command goes on from here.")
 
 
-def _scripts(out: Path) -> None:
+def _scripts() -> dict[str, bytes]:
+    """The content of the scripts, by name; the install scripts last."""
     scripts = {"start.sh": START_SH, "start.bat": START_BAT, "install.bat": INSTALL_BAT, "install.sh": INSTALL_SH}
     major, minor = sys.version_info[:2]
     for name, text in scripts.items():
         text = text.replace("MAJOR", str(major)).replace("MINOR", str(minor))
-        with store.atomic(out / name) as partial:
-            partial.write_text(text, encoding="utf-8", newline="\r\n" if name.endswith(".bat") else "\n")
-            partial.chmod(0o755)
+        scripts[name] = (text.replace("\n", "\r\n") if name.endswith(".bat") else text).encode()
+    return scripts

@@ -51,7 +51,7 @@ def run(which: str, *, scale: str | None, data: str | None, out: Path, update: b
 
 
 def run_lesson(lesson: course.Lesson, root: Path, scale: str, data: str, out: Path, update: bool) -> dict:
-    """Execute one notebook, write it to `out` (also when a cell fails, see `_put`), and return its record, completed."""
+    """Execute one notebook, write it to `out` (also when a cell fails), and return its record, completed."""
     path, results = notebook(lesson, root), out / "results"
     if update and (work := own_work(path, root)):
         raise LessonError(work)
@@ -123,8 +123,8 @@ def _put(book: Any, target: Path, published: Path, fault: BaseException | None) 
     if whole and isinstance(fault, KeyboardInterrupt):
         store.say(f"{target} is from a run that went to its end, and stays. The notebook of this one is not written.")
         return
-    if target.exists() and (whole or worked_in(target, published, book)):
-        store.say(f"{target} was there already; it is kept as {mine.keep(target, target.parent).name}.")
+    if target.is_file() and (whole or worked_in(target, published, book)):
+        store.say(f"{target} was there already; it is kept as {mine.keep(target, target.parent, OUT).name}.")
     write(book, target, OUT)
 
 

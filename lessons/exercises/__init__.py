@@ -91,14 +91,16 @@ def solution(exercise_id: str) -> None:
     display.solution(f"{title}one solution{'. ' + note if note else ''}", source_of(exercise.solution))
 
 
-def progress(*, export: str | os.PathLike = "", merge: str | os.PathLike = "") -> None:
+def progress(*, export: str | os.PathLike | None = None, merge: str | os.PathLike | None = None) -> None:
     """Show what is passed of each of the eleven lessons, and where that is kept; open exercises do not count.
 
     `export` names a new file to take the progress along in, `merge` such a file to merge into the progress here.
     LessonError says why a file cannot be written or read; the progress is then as before.
     """
-    notes = [_merged(Path(merge).expanduser())] if merge else []
-    if export:
+    if "" in (export, merge):
+        raise SettingError("The name of the file is empty. Expected a path such as progress.json.")
+    notes = [] if merge is None else [_merged(Path(merge).expanduser())]
+    if export is not None:
         target = Path(export).expanduser()
         notes.append(f"Exported to {target}: {record.export(target)} exercises.")
     entries, steps = record.read(), []

@@ -57,12 +57,19 @@ def update(exercise_id: str, *, passed: bool = False, tries: int = 0, hints: int
 
 def export(path: Path) -> int:
     """Write the progress to a new file and return how many exercises it holds. SettingError where `path` is there
-    already (it stays as it is) or where there is no progress yet; StorageError where nothing can be written."""
+    already (it stays as it is), where no file can have that name, or where there is no progress yet; StorageError where
+    nothing can be written."""
     entries = _entries()
     if not entries:
         raise SettingError(f"There is no progress yet: {place()} does not exist or is empty. Nothing was written.")
     text = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
-    if not create(path, text.encode(), elsewhere="name a file in another folder"):
+    try:
+        new = create(path, text.encode(), elsewhere="name a file in another folder")
+    except StorageError:
+        raise
+    except OSError as error:  # a name that is too long, a folder that cannot be made
+        raise SettingError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
+    if not new:
         raise SettingError(f"{path} is there already and stays as it is. Name another file.")
     return len(entries)
 
@@ -84,7 +91,7 @@ def merge(path: Path) -> dict[str, Entry]:
 def _exported(path: Path) -> dict[str, Entry]:
     """The progress in a file of another machine. Unlike our own file it is never moved aside."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
     except OSError as error:
         raise SettingError(f"{path} cannot be read ({error.strerror}). Your progress is as before.") from error
     except (ValueError, RecursionError):
