@@ -10,14 +10,16 @@ import torch
 from .. import claims, course, session
 from .doctor import run_here
 
-# Share of what a large matrix product reaches that small networks reach, and seconds to launch one operation on a GPU.
-EFFICIENCY, LAUNCH = 0.25, 8e-6
-OVERHEAD = 1.6  # evaluation, drawing and loading beside the trainings
+# Assumptions, used only until a run of this scale is recorded on this kind of device: the share of a large matrix
+# product's speed that small networks reach, seconds to launch one operation on a GPU, and what evaluation, drawing and
+# loading add to the trainings.
+EFFICIENCY, LAUNCH, OVERHEAD = 0.25, 8e-6, 1.6
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one lesson will take: seconds, GiB of memory (None where nothing is known), and where it is from."""
+    """What one lesson will take: seconds and GiB (None where nothing is known), and where that is from. The memory is
+    the peak of a rehearsal on a CPU, in float32 and with full batches, Python and torch included."""
 
     seconds: float | None
     memory: float | None
