@@ -47,6 +47,9 @@ class Fewer(int):
         made.asked = asked
         return made
 
+    def __deepcopy__(self, memo: dict) -> "Fewer":
+        return self
+
 
 class Capped(float):
     """The same for fractions."""

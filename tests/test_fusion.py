@@ -318,6 +318,19 @@ def test_answer_loss_and_z_loss_in_numbers():
     assert objectives.text_log_probability(logits, labels).item() == pytest.approx(-3 * 0.625090, abs=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_likelihoods_do_not_depend_on_how_many_pictures_are_read_at_once(batch):
+    generator = torch.Generator().manual_seed(2)
+    seen, tokens = torch.randn(5, 4, 12, generator=generator), torch.randint(4, 30, (5, 3, 6), generator=generator)
+    labels = tokens.where(torch.arange(6) > 1, objectives.IGNORED)
+    model = joint()
+    found = recipes.text_likelihoods(model, seen, tokens, labels, batch=batch)
+    assert found.shape == (5, 3) and not found.requires_grad
+    agree(found, objectives.text_log_probability(model(seen, tokens), labels).detach())
+    moved = recipes.text_likelihoods(model, seen.roll(1, 0), tokens, labels)
+    assert (found - moved).abs().min() > 1e-6, "each text is asked for its own picture"
+
+
 def test_ignored_positions_get_no_gradient():
     logits = torch.randn(2, 5, 7, requires_grad=True)
     labels = torch.full((2, 5), objectives.IGNORED)

@@ -44,6 +44,7 @@ from .fusion import (
     numbers,
     pointed,
     see,
+    text_likelihoods,
     texts_of_pairs,
 )
 from .open_weights import (
@@ -89,6 +90,7 @@ __all__ = [
     "pointed",
     "real_clip",
     "see",
+    "text_likelihoods",
     "texts_of_pairs",
     "uncurated_pool",
 ]

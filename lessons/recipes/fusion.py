@@ -140,6 +140,14 @@ def answered(model: nn.Module, seen: Tensor | None, told: Dialogues, batch: int 
     return torch.cat(right) & (told.kinds >= 0)
 
 
+@torch.no_grad()
+def text_likelihoods(model: nn.Module, seen: Tensor, tokens: Tensor, labels: Tensor, batch: int = 4) -> Tensor:
+    """How likely each text is for its picture, log p (N, S): seen (N, P, F), tokens and labels (N, S, T). A few
+    pictures at a time: the logits of all of them, over a large vocabulary, would fill the memory."""
+    parts = zip(seen.split(batch), tokens.split(batch), labels.split(batch), strict=True)
+    return torch.cat([objectives.text_log_probability(model(look, text), label) for look, text, label in parts])
+
+
 def by_kind(right: Tensor, told: Dialogues) -> dict[str, float]:
     """The share of right texts of each kind that occurs."""
     return {

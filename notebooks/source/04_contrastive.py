@@ -492,7 +492,7 @@ def with_queue(momentum, size=B // 2):
 QUEUE, LONGER = run.pick(smoke=64, cpu=2_048, gpu=16_384), run.pick(smoke=4, cpu=150, gpu=1_000)
 moco = {momentum: with_queue(momentum) for momentum in (0.0, 0.9, 0.99)}
 training.side_by_side([job for _, _, job in moco.values()], run.device)
-ages = {f"momentum {momentum:g}": drifted[0] for momentum, (_, drifted, _) in moco.items()}
+ages = {f"momentum {momentum:g}": drifted[0] for momentum, (_, drifted, _) in moco.items() if drifted}
 queued = {momentum: knn(net) for momentum, (net, _, _) in moco.items()}
 _, axis = plt.subplots(figsize=(7.2, 3.4))
 axis.set_yscale("log")

@@ -396,7 +396,8 @@ def self_distil(pictures, steps, seed=0, *, ibot=0.0, koleo=0.0, even=False, beg
 FIRST, MORE = run.pick(smoke=4, cpu=350, gpu=6_000), run.pick(smoke=4, cpu=80, gpu=3_000)
 POOL = run.pick(smoke=300, cpu=6_000, gpu=40_000)
 fresh = draw_scenes(POOL, 5).images if scenes else train
-pool, pool_kind, pool_source = recipes.uncurated_pool(fresh, POOL, sources=run.pick(smoke=5, cpu=30, gpu=100))
+copied = min(run.pick(smoke=5, cpu=30, gpu=100), POOL // 10)
+pool, pool_kind, pool_source = recipes.uncurated_pool(fresh, POOL, sources=copied)
 POOL_STEPS = run.pick(smoke=4, cpu=200, gpu=4_000)
 
 dino, dino_job = self_distil(train, FIRST)

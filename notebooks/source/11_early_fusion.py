@@ -621,12 +621,12 @@ told, told_labels = recipes.captioned(speech, pairs.test[:few])
 opening = told[:, 0, :1]                                                                    # [BOS]
 with torch.no_grad():
     looked = writer.eval().tower(training.to_input(pairs.test.images[:few]))                # (few, P, F)
-    costs = {name: -objectives.text_log_probability(writer.model(given, told), told_labels).sum(1)
+    costs = {name: -recipes.text_likelihoods(writer.model, given, told, told_labels).sum(1)
              for name, given in (("right picture", looked), ("another picture", looked.roll(1, 0)))}
     length = (told_labels != objectives.IGNORED).sum((1, 2))
     losses = {name: cost / length for name, cost in costs.items()}                          # per token, of each picture
     first, first_labels = told[:, 0].expand(few, -1, -1), told_labels[:, 0].expand(few, -1, -1)
-    likely = objectives.text_log_probability(writer.model(looked, first), first_labels)     # (pictures, captions)
+    likely = recipes.text_likelihoods(writer.model, looked, first, first_labels)            # (pictures, captions)
 written = [speech.decode(row) for row in writer.model.write(looked, opening, settings.length - 1)]
 chrf = {}
 for name, lines in (("its own", written), ("another's", written[1:] + written[:1])):
