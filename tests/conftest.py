@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when it is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
+for name in [key for key in os.environ if key.startswith("LESSONS_") and key != "LESSONS_CACHE_DIR"]:
+    del os.environ[name]  # kernels that a whole file shares start before `isolated` does
 
 import random  # noqa: E402
 
