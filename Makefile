@@ -22,7 +22,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # What a test run must not depend on: other threads, the network, the learner's switches, the learner's cache.
 TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 LESSONS_SCALE=smoke LESSONS_DATA=scenes LESSONS_HEADLESS=1
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
-NBVAL = $(PYTEST) --config-file=pyproject.toml --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+NBVAL = $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab test test-long run claims bench mutants rehearse format notebooks clean
@@ -39,12 +39,12 @@ lab: setup ## open your own copy of a lesson in JupyterLab (LESSON=01 NEW=1 ARGS
 test: setup ## run all tests: units, exercises, every notebook and its 45-minute cut, every solved exercise
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT INT TERM && \
 	export LESSONS_CACHE_DIR="$$cache" $(TEST_ENV) && \
-	$(PYTEST) tests && \
+	rm -rf build/test && $(PYTEST) tests && \
 	set -- notebooks/*.ipynb && \
 	if [ -e "$$1" ]; then \
-		$(BIN)/python -m lessons cut all --out "$$cache/cut" && \
+		$(BIN)/python -m lessons cut all --out "build/test/cut" && \
 		$(NBVAL) notebooks/*.ipynb "$$cache"/cut/*.ipynb && \
-		$(BIN)/python -m lessons solve all --out "$$cache/solved" && \
+		$(BIN)/python -m lessons solve all --out "build/test/solved" && \
 		LESSONS_STRICT=1 $(NBVAL) "$$cache"/solved/*.ipynb; \
 	else echo "No notebooks yet: nothing more to test."; fi
 
