@@ -42,10 +42,10 @@ test: setup ## run all tests: units, exercises, every notebook and its 45-minute
 	rm -rf build/test && $(PYTEST) tests && \
 	set -- notebooks/*.ipynb && \
 	if [ -e "$$1" ]; then \
-		$(BIN)/python -m lessons cut all --out "build/test/cut" && \
-		$(NBVAL) notebooks/*.ipynb "$$cache"/cut/*.ipynb && \
-		$(BIN)/python -m lessons solve all --out "build/test/solved" && \
-		LESSONS_STRICT=1 $(NBVAL) "$$cache"/solved/*.ipynb; \
+		$(BIN)/python -m lessons cut all --out build/test/cut && \
+		$(NBVAL) notebooks/*.ipynb build/test/cut/*.ipynb && \
+		$(BIN)/python -m lessons solve all --out build/test/solved && \
+		LESSONS_STRICT=1 $(NBVAL) build/test/solved/*.ipynb; \
 	else echo "No notebooks yet: nothing more to test."; fi
 
 test-long: setup ## run the tests that `make test` leaves out, because they take long
