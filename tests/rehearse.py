@@ -39,25 +39,24 @@ def _carried(operation: str) -> Callable:
     return both
 
 
-class Fewer(int):
-    """A whole number that was capped, and what it was; what is computed from it knows both."""
+class _Asked:
+    """A number that was capped, and what it was (`asked`); what is computed from it knows both."""
 
-    def __new__(cls, shown: int, asked: int) -> "Fewer":
+    def __new__(cls, shown: Any, asked: Any) -> Any:
         made = super().__new__(cls, shown)
         made.asked = asked
         return made
 
-    def __deepcopy__(self, memo: dict) -> "Fewer":
+    def __deepcopy__(self, memo: dict) -> Any:
         return self
 
 
-class Capped(float):
-    """The same for fractions."""
+class Fewer(_Asked, int):
+    """A whole number."""
 
-    def __new__(cls, shown: float, asked: float) -> "Capped":
-        made = super().__new__(cls, shown)
-        made.asked = asked
-        return made
+
+class Capped(_Asked, float):
+    """A fraction."""
 
 
 for kind in (Fewer, Capped):
